@@ -1,0 +1,50 @@
+VENV    ?= .venv
+PYTHON  ?= python3
+BIN     := $(VENV)/bin
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TESTS   ?= tests
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PYDEVD_DISABLE_FILE_VALIDATION = 1
+
+.PHONY: help setup demo test export clean readme figures check
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+
+setup: $(VENV)/.stamp  ## virtual environment in .venv with the pinned packages; once
+
+# Without an NVIDIA driver the CPU build of torch goes in first (0.2 GB), so that no CUDA libraries (3 GB) follow.
+# Where that build does not exist (macOS) or is out of reach, the package index decides.
+$(VENV)/.stamp: settings.ini setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@torch=$$(sed -n 's/^torch==//p' constraints.txt); \
+	if command -v nvidia-smi >/dev/null 2>&1; then echo "setup: NVIDIA driver found; torch comes from the package index"; \
+	else echo "setup: torch $$torch for the CPU"; \
+	  $(BIN)/pip install --no-deps --retries 0 --timeout 20 --extra-index-url $(TORCH_INDEX) "torch==$$torch+cpu" \
+	  || echo "setup: no CPU build to be had; torch comes from the package index"; fi
+	$(BIN)/pip install -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: setup  ## compress, decode and measure real files: figure and table in figures/stanh/ (minutes)
+	$(BIN)/stanhlic reproduce stanh/rd_kodak --profile compact
+	@echo "figure: figures/stanh/rd_kodak.png"
+	@echo "table:  figures/stanh/rd_kodak.json"
+
+test: setup  ## all tests, notebooks included (minutes); TESTS=tests/test_house_rules.py for some
+	$(BIN)/python -m pytest $(TESTS)
+
+export: setup  ## notebooks -> stanhlic/
+	$(BIN)/nbdev-export
+
+clean: setup  ## strip notebooks of counts and metadata
+	$(BIN)/nbdev-clean
+
+readme: setup  ## nbs/index.ipynb -> README.md
+	$(BIN)/python tools/readme.py
+
+figures: setup  ## every table and figure of nbs/papers/papers.yaml, from the shipped weights
+	$(BIN)/stanhlic reproduce --profile compact
+
+check: export clean readme  ## what must be in step before a commit
+	$(BIN)/python -m pytest tests/test_house_rules.py

@@ -1,0 +1,43 @@
+"""What the tests share: the command line as a user runs it, and a picture that is always there."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# two cores are shared by two workers; the console script stands beside the interpreter
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def pytest_addoption(parser): parser.addoption("--slow", action="store_true", help="also run what takes minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"): return
+    left_out = pytest.mark.skip(reason="takes minutes; give --slow")
+    for item in items:
+        if "slow" in item.keywords: item.add_marker(left_out)
+
+
+@pytest.fixture(scope="session")
+def cli():
+    """`cli("info", path)` runs the command line in a process of its own and returns it completed (stdout, stderr, returncode)."""
+    def run(*args, timeout=120, **kwargs):
+        command = [sys.executable, "-c", "from stanhlic.cli import main; main()", *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **kwargs)
+    return run
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory):
+    """A PNG of 160 x 128 pixels cut from the photograph inside matplotlib."""
+    from matplotlib.cbook import get_sample_data
+    from PIL import Image
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    with get_sample_data("grace_hopper.jpg") as f: Image.open(f).convert("RGB").crop((160, 40, 320, 168)).save(path)
+    return path
