@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ZOU22', 'ZOU22_COMPACT', 'Zou22Config', 'GDN', 'relative_positions', 'to_windows', 'from_windows', 'shift_mask',
            'WindowAttention', 'ResidualUnit', 'AttentionGate', 'analysis', 'synthesis', 'hyper_analysis',
-           'hyper_synthesis', 'slice_network', 'Zou22', 'add_noise', 'round_ste', 'rate']
+           'hyper_synthesis', 'slice_network', 'Zou22', 'add_noise', 'round_ste', 'initialise', 'rate']
 
-# %% ../nbs/core/05_backbone.ipynb #a0464e7c
+# %% ../nbs/core/05_backbone.ipynb #6fa91466
 from dataclasses import dataclass, asdict
 from typing import Callable
 import torch
@@ -15,7 +15,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from .priors import FactorizedPrior, bits, gaussian_mass, lower_bound, SCALE_MIN
 
-# %% ../nbs/core/05_backbone.ipynb #7b125f4d
+# %% ../nbs/core/05_backbone.ipynb #1fe629ec
 @dataclass(frozen=True)
 class Zou22Config:
     """Sizes of a `zou22` network (Zou et al. 2022, sec. 3)."""
@@ -26,11 +26,13 @@ class Zou22Config:
     context: tuple[int, ...] = (224, 176, 128, 64)   # hidden widths of the slice networks
     heads: int = 8                                   # attention heads
     units: int = 3                                   # residual units in each branch of an attention gate
+    outer: tuple[int, ...] = ()                      # channels at 1/2 and 1/4 of the resolution; empty: N
+    outer_gate: bool = True                          # an attention gate at 1/4 of the resolution, beside the one at 1/16
 
 ZOU22 = Zou22Config()
-ZOU22_COMPACT = Zou22Config(width=64, latent=96, slices=4, support=3, context=(64,), heads=2, units=1)
+ZOU22_COMPACT = Zou22Config(width=64, latent=96, slices=4, support=3, context=(64,), heads=2, units=1, outer=(32, 48), outer_gate=False)
 
-# %% ../nbs/core/05_backbone.ipynb #8a23c228
+# %% ../nbs/core/05_backbone.ipynb #9a0bf58f
 class _Positive(nn.Module):
     """Stores a non-negative number as the square root of it plus a pedestal; key names follow CompressAI."""
     PEDESTAL = 2 ** -36
@@ -46,7 +48,7 @@ class _Positive(nn.Module):
 
     def forward(self, stored): return lower_bound(stored, self.bound) ** 2 - self.PEDESTAL
 
-# %% ../nbs/core/05_backbone.ipynb #98f1220b
+# %% ../nbs/core/05_backbone.ipynb #4f4b1796
 class GDN(nn.Module):
     """Generalised divisive normalisation over channels; `inverse=True` multiplies (Ballé et al. 2016)."""
 
@@ -65,7 +67,7 @@ class GDN(nn.Module):
         energy = F.conv2d(x * x, gamma[:, :, None, None], beta)
         return x * (torch.sqrt(energy) if self.inverse else torch.rsqrt(energy))
 
-# %% ../nbs/core/05_backbone.ipynb #6c9b42aa
+# %% ../nbs/core/05_backbone.ipynb #500ca6b8
 def relative_positions(
     window: int,      # side of the window, w
 ) -> torch.Tensor:    # [w², w²] index into the (2w-1)² table of biases
@@ -74,7 +76,7 @@ def relative_positions(
     dy, dx = pos[:, :, None] - pos[:, None, :] + window - 1
     return dy * (2 * window - 1) + dx
 
-# %% ../nbs/core/05_backbone.ipynb #adb86cfa
+# %% ../nbs/core/05_backbone.ipynb #d61143d6
 def to_windows(
     x: torch.Tensor,  # [N, H, W, C]; H and W multiples of the window
     window: int,
@@ -94,7 +96,7 @@ def from_windows(
     x = windows.view(-1, height // window, width // window, window, window, windows.shape[-1])
     return x.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])
 
-# %% ../nbs/core/05_backbone.ipynb #6beba7c3
+# %% ../nbs/core/05_backbone.ipynb #b978ba16
 def shift_mask(
     height: int,
     width: int,
@@ -107,7 +109,7 @@ def shift_mask(
     ids = to_windows(region[None, :, :, None].float(), window)[..., 0]
     return (ids[:, :, None] != ids[:, None, :]) * -100.0
 
-# %% ../nbs/core/05_backbone.ipynb #472d6903
+# %% ../nbs/core/05_backbone.ipynb #be62435e
 class _WindowHeads(nn.Module):
     """Multi-head attention inside a window with learned relative position bias."""
 
@@ -127,7 +129,7 @@ class _WindowHeads(nn.Module):
         weights = torch.softmax((q * (c // self.heads) ** -0.5) @ k.transpose(-2, -1) + bias.to(q.dtype), -1)
         return self.proj((weights.to(v.dtype) @ v).transpose(1, 2).reshape(b, t, c))
 
-# %% ../nbs/core/05_backbone.ipynb #dd7a4e46
+# %% ../nbs/core/05_backbone.ipynb #2cd2d410
 class WindowAttention(nn.Module):
     """Shifted window self-attention with a residual, on [N, C, H, W] whose sides are multiples of the window."""
 
@@ -148,7 +150,7 @@ class WindowAttention(nn.Module):
         y = from_windows(self.attn(to_windows(y, self.window), mask), self.window, h, w)
         return x + torch.roll(y, (self.shift, self.shift), (1, 2)).permute(0, 3, 1, 2)
 
-# %% ../nbs/core/05_backbone.ipynb #fea26200
+# %% ../nbs/core/05_backbone.ipynb #28d412ef
 class ResidualUnit(nn.Module):
     """Bottleneck 1×1, 3×3, 1×1 with a residual and a GELU."""
 
@@ -160,7 +162,7 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x): return F.gelu(self.conv(x) + x)
 
-# %% ../nbs/core/05_backbone.ipynb #7e7a41ce
+# %% ../nbs/core/05_backbone.ipynb #7713ab2d
 class AttentionGate(nn.Module):
     """Window-based attention block: x + a(x)·σ(b(x)) (Zou et al. 2022, fig. 4)."""
 
@@ -178,23 +180,26 @@ class AttentionGate(nn.Module):
 
     def forward(self, x): return x + self.conv_a(x) * torch.sigmoid(self.conv_b(x))
 
-# %% ../nbs/core/05_backbone.ipynb #e8be64b6
+# %% ../nbs/core/05_backbone.ipynb #058f5334
+def _outer_gate(config, channels):
+    return AttentionGate(channels, 8, config.heads, config.units) if config.outer_gate else nn.Identity()
+
 def analysis(config: Zou22Config) -> nn.Sequential:
     """g_a: image [N, 3, H, W] → latent y [N, M, H/16, W/16]."""
-    n, m = config.width, config.latent
-    down = lambda a, b: nn.Conv2d(a, b, 5, stride=2, padding=2)
-    return nn.Sequential(down(3, n), GDN(n), down(n, n), GDN(n), AttentionGate(n, 8, config.heads, config.units),
-                         down(n, n), GDN(n), down(n, m), AttentionGate(m, 4, config.heads, config.units))
+    (a, b), n, m = config.outer or (config.width,) * 2, config.width, config.latent
+    down = lambda i, o: nn.Conv2d(i, o, 5, stride=2, padding=2)
+    return nn.Sequential(down(3, a), GDN(a), down(a, b), GDN(b), _outer_gate(config, b),
+                         down(b, n), GDN(n), down(n, m), AttentionGate(m, 4, config.heads, config.units))
 
-# %% ../nbs/core/05_backbone.ipynb #b4165fce
+# %% ../nbs/core/05_backbone.ipynb #e830ea69
 def synthesis(config: Zou22Config) -> nn.Sequential:
     """g_s: latent ŷ [N, M, H/16, W/16] → picture [N, 3, H, W]."""
-    n, m = config.width, config.latent
-    up = lambda a, b: nn.ConvTranspose2d(a, b, 5, stride=2, padding=2, output_padding=1)
-    return nn.Sequential(AttentionGate(m, 4, config.heads, config.units), up(m, n), GDN(n, inverse=True), up(n, n), GDN(n, inverse=True),
-                         AttentionGate(n, 8, config.heads, config.units), up(n, n), GDN(n, inverse=True), up(n, 3))
+    (a, b), n, m = config.outer or (config.width,) * 2, config.width, config.latent
+    up = lambda i, o: nn.ConvTranspose2d(i, o, 5, stride=2, padding=2, output_padding=1)
+    return nn.Sequential(AttentionGate(m, 4, config.heads, config.units), up(m, n), GDN(n, inverse=True), up(n, b), GDN(b, inverse=True),
+                         _outer_gate(config, b), up(b, a), GDN(a, inverse=True), up(a, 3))
 
-# %% ../nbs/core/05_backbone.ipynb #4272bf1e
+# %% ../nbs/core/05_backbone.ipynb #a96cabfd
 def _widths(a: int, b: int) -> list[int]: return [round(a + (b - a) * i / 4) for i in range(5)]
 
 def hyper_analysis(config: Zou22Config) -> nn.Sequential:
@@ -210,7 +215,7 @@ def hyper_synthesis(config: Zou22Config) -> nn.Sequential:
     up = lambda i, o: nn.Sequential(conv(i, 4 * o), nn.PixelShuffle(2))
     return nn.Sequential(conv(a, a), nn.GELU(), up(a, b), nn.GELU(), conv(b, c), nn.GELU(), up(c, d), nn.GELU(), conv(d, e))
 
-# %% ../nbs/core/05_backbone.ipynb #9cd48369
+# %% ../nbs/core/05_backbone.ipynb #7512fd5d
 def slice_network(
     config: Zou22Config,
     supports: int,  # slices that come in beside the hyper feature
@@ -221,7 +226,7 @@ def slice_network(
     layers = [m for a, b in zip(widths, widths[1:]) for m in (nn.Conv2d(a, b, 3, padding=1), nn.GELU())]
     return nn.Sequential(*layers[:-1])
 
-# %% ../nbs/core/05_backbone.ipynb #5dffeb95
+# %% ../nbs/core/05_backbone.ipynb #ffe987b1
 class Zou22(nn.Module):
     """The backbone of Zou et al. (2022) with hyperprior, channel slices and latent residual prediction.
 
@@ -270,19 +275,17 @@ class Zou22(nn.Module):
         return {"x_hat": self.g_s(y_hat).float(), "likelihoods": {"y": torch.cat(p_y, 1), "z": p_z}}
 
     def _code_z(self, z):
-        flat = lambda t: t.transpose(0, 1).flatten(1)[:, None]
-        medians = self.entropy_bottleneck.medians()
-        v = z - medians
-        v_rate = flat(add_noise(v, self.training) + medians)
-        p = self.entropy_bottleneck.mass(v_rate - 0.5, v_rate + 0.5)
-        n, c, h, w = z.shape
-        return round_ste(v) + medians, p.view(c, n, h, w).transpose(0, 1)
+        medians, (n, c, h, w) = self.entropy_bottleneck.medians(), z.shape
+        z_hat = add_noise(z - medians, self.training) + medians
+        flat = z_hat.transpose(0, 1).flatten(1)[:, None]
+        p = self.entropy_bottleneck.mass(flat - 0.5, flat + 0.5)
+        return z_hat, p.view(c, n, h, w).transpose(0, 1)
 
     def aux_loss(self) -> torch.Tensor:
         """Loss of the prior's quantiles, minimised by an optimiser of its own."""
         return self.entropy_bottleneck.aux_loss()
 
-# %% ../nbs/core/05_backbone.ipynb #035a9ad9
+# %% ../nbs/core/05_backbone.ipynb #dd1a69f7
 def add_noise(v: torch.Tensor, training: bool) -> torch.Tensor:
     """v plus uniform noise of width one while training, v rounded otherwise."""
     return v + torch.empty_like(v).uniform_(-0.5, 0.5) if training else torch.round(v)
@@ -291,7 +294,23 @@ def round_ste(v: torch.Tensor) -> torch.Tensor:
     """v rounded, with the gradient of the identity."""
     return v + (torch.round(v) - v).detach()
 
-# %% ../nbs/core/05_backbone.ipynb #9bcf1064
+# %% ../nbs/core/05_backbone.ipynb #5c78f0ee
+@torch.no_grad()
+def initialise(
+    net: Zou22,    # changed in place
+) -> Zou22:
+    """Variance-preserving initial weights for a network that is to be trained from scratch."""
+    for m in net.modules():
+        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+        elif isinstance(m, nn.ConvTranspose2d): nn.init.normal_(m.weight, std=0.7 * (4 / (25 * m.weight.shape[0])) ** 0.5)
+        else: continue
+        nn.init.zeros_(m.bias)
+    for branch in net.cc_scale_transforms: nn.init.ones_(branch[-1].bias)
+    for branch in net.lrp_transforms: nn.init.zeros_(branch[-1].weight)
+    net.g_s[-1].weight.mul_(0.1); nn.init.constant_(net.g_s[-1].bias, 0.45)
+    return net
+
+# %% ../nbs/core/05_backbone.ipynb #06dfb4b0
 def rate(
     likelihoods: dict[str, torch.Tensor],  # as a model returns them
     pixels: int,                           # N·H·W of the batch

@@ -6,13 +6,13 @@
 __all__ = ['SCALE_MIN', 'SCALE_MAX', 'SCALE_LEVELS', 'lower_bound', 'normal_cdf', 'gaussian_mass', 'scale_table', 'scale_indexes',
            'FactorizedPrior', 'bits']
 
-# %% ../nbs/core/04a_priors.ipynb #47cc13ab
+# %% ../nbs/core/04a_priors.ipynb #ab1c6f50
 import math
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-# %% ../nbs/core/04a_priors.ipynb #beb760ab
+# %% ../nbs/core/04a_priors.ipynb #ac67f5e4
 class _LowerBound(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bound):
@@ -31,14 +31,14 @@ def lower_bound(
     """Maximum with a constant whose gradient can lift values that lie below it (Ballé et al. 2018)."""
     return _LowerBound.apply(x, bound)
 
-# %% ../nbs/core/04a_priors.ipynb #2520d683
+# %% ../nbs/core/04a_priors.ipynb #9dfcda68
 def normal_cdf(
     t: torch.Tensor,  # standardised value, any shape
 ) -> torch.Tensor:    # Φ(t), same shape
     """Standard normal distribution function, precise in the lower tail."""
     return 0.5 * torch.erfc(t * -(2 ** -0.5))
 
-# %% ../nbs/core/04a_priors.ipynb #5e341eca
+# %% ../nbs/core/04a_priors.ipynb #d541f55d
 def gaussian_mass(
     lower: torch.Tensor,  # lower edge of the cell, relative to the mean; any shape, may be -inf
     upper: torch.Tensor,  # upper edge, same shape, may be +inf
@@ -49,22 +49,22 @@ def gaussian_mass(
     lo, hi = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
     return normal_cdf(hi / scale) - normal_cdf(lo / scale)
 
-# %% ../nbs/core/04a_priors.ipynb #ed20bca4
+# %% ../nbs/core/04a_priors.ipynb #54094edd
 SCALE_MIN, SCALE_MAX, SCALE_LEVELS = 0.11, 256.0, 64
 
 def scale_table() -> torch.Tensor:  # [64] float64, increasing
     """Scales the coder has tables for: exp(linspace(ln 0.11, ln 256, 64)), in float64."""
     return torch.exp(torch.linspace(math.log(SCALE_MIN), math.log(SCALE_MAX), SCALE_LEVELS, dtype=torch.float64))
 
-# %% ../nbs/core/04a_priors.ipynb #5dc6ad95
+# %% ../nbs/core/04a_priors.ipynb #7810626f
 def scale_indexes(
     scale: torch.Tensor,  # σ, any shape, float32
 ) -> torch.Tensor:        # uint8 index of the smallest tabulated scale ≥ σ, same shape
     """Index of the table that codes an element of each scale; scales beyond the table use its last entry."""
     table = scale_table().to(scale.device, torch.float32)
-    return torch.bucketize(scale, table[:-1], right=False).to(torch.uint8)
+    return torch.bucketize(scale.contiguous(), table[:-1], right=False).to(torch.uint8)
 
-# %% ../nbs/core/04a_priors.ipynb #a52bee77
+# %% ../nbs/core/04a_priors.ipynb #b18a4a31
 class FactorizedPrior(nn.Module):
     """A learned distribution per channel, given by its distribution function (Ballé et al. 2018, app. 6.1).
 
@@ -95,10 +95,11 @@ class FactorizedPrior(nn.Module):
         frozen: bool = False, # keep gradients away from the network (for the quantiles)
     ) -> torch.Tensor:        # logit of F(x), [C, 1, n]
         """Logit of the distribution function of each channel."""
-        get = lambda name: getattr(self, name).detach() if frozen else getattr(self, name)
-        for i in range(self.depth):
-            x = torch.matmul(F.softplus(get(f"_matrix{i}").to(x.dtype)), x) + get(f"_bias{i}").to(x.dtype)
-            if i < self.depth - 1: x = x + torch.tanh(get(f"_factor{i}").to(x.dtype)) * torch.tanh(x)
+        get = lambda name: (getattr(self, name).detach() if frozen else getattr(self, name)).to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):  # eight bits of mantissa are too few for a logit
+            for i in range(self.depth):
+                x = torch.matmul(F.softplus(get(f"_matrix{i}")), x) + get(f"_bias{i}")
+                if i < self.depth - 1: x = x + torch.tanh(get(f"_factor{i}")) * torch.tanh(x)
         return x
 
     def cdf(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,7 +125,7 @@ class FactorizedPrior(nn.Module):
         target = torch.tensor([-self.tail, 0., self.tail], device=self.quantiles.device)
         return (self.logits(self.quantiles, frozen=True) - target).abs().sum()
 
-# %% ../nbs/core/04a_priors.ipynb #cf16f5ed
+# %% ../nbs/core/04a_priors.ipynb #19cb5c63
 def bits(
     likelihoods: torch.Tensor,  # probabilities, any shape
     floor: float = 1e-9,        # smallest probability counted

@@ -6,8 +6,8 @@
 __all__ = ['ImagePool', 'split_files', 'load_arrays', 'Plan', 'learning_rate', 'average', 'provenance', 'save_checkpoint',
            'load_checkpoint', 'fit', 'load_profile', 'make_plan']
 
-# %% ../nbs/core/06_training.ipynb #a8cf8c14
-import json, math, os, platform, subprocess, time
+# %% ../nbs/core/06_training.ipynb #edc3fc37
+import contextlib, json, math, os, platform, subprocess, time
 from dataclasses import dataclass, asdict
 from pathlib import Path
 from typing import Callable
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 import torch.nn as nn
 from accelerate import Accelerator
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from .errors import StanhlicError
 from .images import read_image
 
-# %% ../nbs/core/06_training.ipynb #590cb518
+# %% ../nbs/core/06_training.ipynb #7b37ba00
 class ImagePool:
     """Pictures as 8-bit tensors on the device, from which random crops are drawn.
 
@@ -47,7 +47,7 @@ class ImagePool:
             crops.append(part.flip(-1) if draw(2) else part)
         return torch.stack(crops).to(memory_format=torch.channels_last).float() / 255
 
-# %% ../nbs/core/06_training.ipynb #6e3021a2
+# %% ../nbs/core/06_training.ipynb #86a5cb3d
 def split_files(
     files: list,      # paths of photographs
     every: int = 20,  # one in this many is for validation
@@ -56,7 +56,7 @@ def split_files(
     files = sorted(files)
     return [f for i, f in enumerate(files) if i % every], files[::every]
 
-# %% ../nbs/core/06_training.ipynb #1b0dbecd
+# %% ../nbs/core/06_training.ipynb #89f8df04
 def load_arrays(
     files: list,       # paths
     workers: int = 4,  # threads that decode
@@ -66,7 +66,7 @@ def load_arrays(
     with ThreadPoolExecutor(workers) as threads:
         return list(tqdm(threads.map(read_image, files), total=len(files), desc="photographs", unit="file", disable=len(files) < 50))
 
-# %% ../nbs/core/06_training.ipynb #1fa35b7d
+# %% ../nbs/core/06_training.ipynb #5d7a9148
 @dataclass
 class Plan:
     """Settings of one training run."""
@@ -85,7 +85,7 @@ class Plan:
     log_every: int = 50           # steps between lines of the log
     seed: int = 0
 
-# %% ../nbs/core/06_training.ipynb #ef741770
+# %% ../nbs/core/06_training.ipynb #c3800dc0
 def learning_rate(
     plan: Plan,
     step: int,  # from 0
@@ -95,19 +95,17 @@ def learning_rate(
     fall = min(1.0, max(0.0, (step - held) / max(1.0, plan.steps - held)))
     return plan.lr * warm * (plan.lr_end + (1 - plan.lr_end) * 0.5 * (1 + math.cos(math.pi * fall)))
 
-# %% ../nbs/core/06_training.ipynb #a3e971c4
+# %% ../nbs/core/06_training.ipynb #5576459c
 @torch.no_grad()
 def average(
-    mean: dict[str, torch.Tensor],   # running average, updated in place
-    state: dict[str, torch.Tensor],  # present values, same keys
-    decay: float,                    # weight of the past
+    mean: dict[str, torch.Tensor],  # running average, updated in place
+    now: dict[str, torch.Tensor],   # present values, same keys
+    decay: float,                   # weight of the past
 ):
-    """Move a running average of the weights one step; whole-number buffers are copied."""
-    floats = [k for k, v in state.items() if v.is_floating_point()]
-    torch._foreach_lerp_([mean[k] for k in floats], [state[k].detach() for k in floats], 1 - decay)
-    for k in state.keys() - set(floats): mean[k].copy_(state[k])
+    """Move a running average of the weights one step."""
+    torch._foreach_lerp_([mean[k] for k in now], [v.detach() for v in now.values()], 1 - decay)
 
-# %% ../nbs/core/06_training.ipynb #2ae29c1b
+# %% ../nbs/core/06_training.ipynb #2b367810
 def provenance(
     plan: Plan,
     **facts,     # what only the caller knows: stage, data, profile…
@@ -117,7 +115,7 @@ def provenance(
     return {**facts, "plan": asdict(plan), "commit": git.stdout.strip() or "not in a repository", "torch": torch.__version__,
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": platform.machine()}
 
-# %% ../nbs/core/06_training.ipynb #79513f82
+# %% ../nbs/core/06_training.ipynb #fb353095
 def save_checkpoint(
     path: Path,
     state: dict,  # tensors, numbers, strings, nested
@@ -137,7 +135,7 @@ def load_checkpoint(
     try: return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e: raise StanhlicError(f"{path}: not a readable checkpoint ({type(e).__name__}); start without --resume") from None
 
-# %% ../nbs/core/06_training.ipynb #ac1f22ee
+# %% ../nbs/core/06_training.ipynb #d9387af7
 class _Trainer:
     """State of a run: what a checkpoint saves and restores."""
 
@@ -151,7 +149,8 @@ class _Trainer:
         self.aux = torch.optim.Adam(quantiles, plan.lr_aux) if quantiles else None
         self.model = self.accelerator.prepare_model(model.to(memory_format=torch.channels_last))
         self.inner = self.accelerator.unwrap_model(self.model)
-        self.mean = {k: v.detach().clone() for k, v in self.inner.state_dict().items()}
+        self.moving = {n: p for n, p in self.inner.named_parameters() if p.requires_grad}
+        self.mean = {n: p.detach().clone() for n, p in self.moving.items()}
 
     def state(self, pool):
         return {"step": self.step, "seconds": self.seconds, "best": self.best, "model": self.inner.state_dict(), "mean": self.mean,
@@ -161,13 +160,14 @@ class _Trainer:
 
     def restore(self, state, pool):
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-        self.inner.load_state_dict(state["model"]); self.mean = state["mean"]
+        self.inner.load_state_dict(state["model"])
+        for name, value in state["mean"].items(): self.mean[name].copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.aux: self.aux.load_state_dict(state["aux"])
         if self.extra: self.extra.load_state_dict(state["extra"])
         pool.rng.set_state(state["crops"]); torch.set_rng_state(state["torch"])
 
-# %% ../nbs/core/06_training.ipynb #4283d5c1
+# %% ../nbs/core/06_training.ipynb #ddbba454
 def _descend(t: _Trainer, loss: Callable, batch: torch.Tensor) -> dict:
     for group in t.optimizer.param_groups: group["lr"] = learning_rate(t.plan, t.step)
     with t.accelerator.autocast(): value, facts = loss(t.model, batch)
@@ -180,24 +180,19 @@ def _descend(t: _Trainer, loss: Callable, batch: torch.Tensor) -> dict:
     if t.aux and t.step % 10 == 0:
         t.aux.zero_grad(); t.inner.aux_loss().backward(); t.aux.step()
     t.step += 1
-    if t.plan.ema: average(t.mean, t.inner.state_dict(), min(t.plan.ema, t.step / (t.step + 10)))
+    if t.plan.ema: average(t.mean, t.moving, min(t.plan.ema, t.step / (t.step + 10)))
     return {k: float(v.detach() if torch.is_tensor(v) else v) for k, v in facts.items()}
 
-# %% ../nbs/core/06_training.ipynb #58b577d5
+# %% ../nbs/core/06_training.ipynb #90ef3352
+@contextlib.contextmanager
 def _averaged(t: _Trainer):
-    """Swap the averaged weights in; returns the present ones."""
-    now = {k: v.detach().clone() for k, v in t.inner.state_dict().items()}
-    if t.plan.ema: t.inner.load_state_dict(t.mean)
-    return now
+    """The averaged weights, in place of the present ones."""
+    now = {n: p.detach().clone() for n, p in t.moving.items()}
+    if t.plan.ema: t.inner.load_state_dict(t.mean, strict=False)
+    try: yield t.inner.eval()
+    finally: t.inner.load_state_dict(now, strict=False); t.inner.train()
 
-def _validate(t: _Trainer, validate: Callable) -> dict:
-    now = _averaged(t)
-    t.inner.eval()
-    with torch.no_grad(): facts = validate(t.inner)
-    t.inner.train(); t.inner.load_state_dict(now)
-    return {f"val_{k}": float(v) for k, v in facts.items()}
-
-# %% ../nbs/core/06_training.ipynb #50fa506f
+# %% ../nbs/core/06_training.ipynb #99a9cff4
 def fit(
     model: nn.Module,
     loss: Callable,               # (model, batch) -> (scalar, {name: number})
@@ -229,24 +224,26 @@ def fit(
     if log: log.close()
     bar.close()
     best = out / "best.pt"
-    t.inner.load_state_dict(load_checkpoint(best)["model"] if validate and best.exists() else t.mean if plan.ema else t.inner.state_dict())
+    if validate and best.exists(): t.inner.load_state_dict(load_checkpoint(best)["model"])
+    elif plan.ema: t.inner.load_state_dict(t.mean, strict=False)
     return t.inner.eval()
 
-# %% ../nbs/core/06_training.ipynb #eee28aea
+# %% ../nbs/core/06_training.ipynb #7b63058b
 def _record(t: _Trainer, log, bar, sums: list, validate, out: Path, start: float):
     """Write one line of the log: means since the last line, and a validation where one is due; keep the best weights."""
     line = {"step": t.step, "seconds": round(time.monotonic() - start, 1), "lr": learning_rate(t.plan, t.step)}
     line |= {k: float(np.mean([s[k] for s in sums])) for k in sums[0]}
     sums.clear()
     if validate:
-        line |= _validate(t, validate)
-        if line["val_loss"] < t.best:
-            t.best, now = line["val_loss"], _averaged(t)
-            save_checkpoint(out / "best.pt", {"step": t.step, "model": t.inner.state_dict()}); t.inner.load_state_dict(now)
+        with _averaged(t) as model, torch.no_grad():
+            line |= {f"val_{k}": float(v) for k, v in validate(model).items()}
+            if line["val_loss"] < t.best:
+                t.best = line["val_loss"]
+                save_checkpoint(out / "best.pt", {"step": t.step, "model": model.state_dict()})
     log.write(json.dumps(line) + "\n"); log.flush()
     bar.set_postfix({k: f"{v:.4g}" for k, v in line.items() if k in ("loss", "bpp", "psnr", "val_loss")})
 
-# %% ../nbs/core/06_training.ipynb #f5ba2099
+# %% ../nbs/core/06_training.ipynb #604e5d17
 def load_profile(
     path: Path,             # the system's profiles.yaml
     profile: str,           # smoke, compact or paper

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'CORRECTED', 'PUBLISHED', 'RatePoint', 'rounding_point', 'Position', 'position_of', 'quality_of', 'Forms',
-           'StanhModel', 'evaluate_at', 'quantise_y', 'evaluate_z', 'shifted', 'simulate', 'model_config',
-           'build_model']
+           'StanhModel', 'evaluate_at', 'shifted', 'simulate', 'model_config', 'build_model']
 
-# %% ../../nbs/stanh/03_model.ipynb #e8e3b726
+# %% ../../nbs/stanh/03_model.ipynb #62907c9b
 from dataclasses import dataclass
 from typing import NamedTuple
 import torch
@@ -17,7 +16,7 @@ from ..errors import StanhlicError
 from . import rate as R
 from .quantizer import STanH, Staircase, interpolate
 
-# %% ../../nbs/stanh/03_model.ipynb #829d3248
+# %% ../../nbs/stanh/03_model.ipynb #be9f56c5
 class RatePoint(nn.Module):
     """Quantizers of y and z at one rate, and where they belong (STanH, sec. III-C)."""
 
@@ -37,7 +36,7 @@ class RatePoint(nn.Module):
         return {"anchor": self.anchor, "lambda": self.lmbda, "kind": self.kind, "form": self.y.form,
                 "jumps": [self.y.num_levels - 1, self.z.num_levels - 1]}
 
-# %% ../../nbs/stanh/03_model.ipynb #2787d45a
+# %% ../../nbs/stanh/03_model.ipynb #1efc57f7
 def rounding_point(
     lmbda: float = 0.013,        # λ the point is meant for
     extrema=(60, 20),            # outermost levels of y and z
@@ -49,7 +48,7 @@ def rounding_point(
     y = STanH.from_extrema(extrema[0], 2 * round(extrema[0] / step), symmetric=symmetric and not free, free=free)
     return RatePoint(y, STanH.from_extrema(extrema[1], symmetric=symmetric and not free, free=free), lmbda=lmbda)
 
-# %% ../../nbs/stanh/03_model.ipynb #35946608
+# %% ../../nbs/stanh/03_model.ipynb #0c07c19f
 STEPS = 256  # positions between two neighbouring points
 
 class Position(NamedTuple):
@@ -69,7 +68,7 @@ def quality_of(position: Position, points: int) -> float:
     """Quality at which a position stands; the inverse of `position_of`."""
     return 100 * (position.level * STEPS + position.alpha) / (STEPS * max(1, points - 1))
 
-# %% ../../nbs/stanh/03_model.ipynb #1df9dcc6
+# %% ../../nbs/stanh/03_model.ipynb #21a37668
 @dataclass(frozen=True)
 class Forms:
     """Which form of each of the three disputed parts a model uses."""
@@ -79,7 +78,7 @@ class Forms:
 
 CORRECTED, PUBLISHED = Forms(), Forms("midpoint", "raw", False)
 
-# %% ../../nbs/stanh/03_model.ipynb #6cfb9912
+# %% ../../nbs/stanh/03_model.ipynb #e35adf6b
 class StanhModel(nn.Module):
     """Anchors, their rate points in order of rising rate, and the continuous scale across them (STanH, sec. III).
 
@@ -117,7 +116,7 @@ class StanhModel(nn.Module):
         """Loss of the priors' quantiles."""
         return sum(a.entropy_bottleneck.aux_loss() for a in self.anchors)
 
-# %% ../../nbs/stanh/03_model.ipynb #2eddf6c0
+# %% ../../nbs/stanh/03_model.ipynb #8a201f11
 def evaluate_at(
     net: nn.Module,
     qy: Staircase,
@@ -128,16 +127,16 @@ def evaluate_at(
     """What the decoder will show, and the likelihoods the coder will pay for."""
     y, p_y = net.g_a(x).float(), []
     z = net.h_a(y).float()
-    z_hat, p_z = evaluate_z(net, qz, z, forms)
+    z_hat, p_z = _hard_z(net, qz, z, forms)
     slices = y.chunk(net.config.slices, 1)
     def code(i, mean, scale):
-        v, likelihood = quantise_y(slices[i] - mean, scale, qy, forms)
+        v, likelihood = _hard_y(slices[i] - mean, scale, qy, forms)
         p_y.append(likelihood)
         return v + mean
     return {"x_hat": net.g_s(net.latents(z_hat, code)).float(), "likelihoods": {"y": torch.cat(p_y, 1), "z": p_z}}
 
-# %% ../../nbs/stanh/03_model.ipynb #25faa0cf
-def quantise_y(v, scale, qy, forms):
+# %% ../../nbs/stanh/03_model.ipynb #31f81322
+def _hard_y(v, scale, qy, forms):
     """Hard value of the residual `v` and its likelihood, both shaped like `v`."""
     if forms.rate_form == "midpoint":
         v = qy.hard(v)
@@ -145,7 +144,7 @@ def quantise_y(v, scale, qy, forms):
     k = qy.index(v, extend=True)
     return qy.dequantize(k), torch.exp2(-R.bits_hard(k, scale, qy))
 
-def evaluate_z(net, qz, z, forms):
+def _hard_z(net, qz, z, forms):
     """Hard ẑ and its likelihood; the published form takes no median away."""
     prior = net.entropy_bottleneck
     if forms.rate_form == "midpoint":
@@ -155,7 +154,7 @@ def evaluate_z(net, qz, z, forms):
     k = qz.index(z - medians, extend=True)
     return qz.dequantize(k) + medians, torch.exp2(-R.factorized_bits_hard(k, centred, qz))
 
-# %% ../../nbs/stanh/03_model.ipynb #9e9c6988
+# %% ../../nbs/stanh/03_model.ipynb #3502949c
 class _Shifted(nn.Module):
     """A factorized prior seen from its medians."""
 
@@ -173,9 +172,9 @@ def shifted(
     """A prior as seen from its medians, and the medians."""
     return _Shifted(prior), prior.medians()
 
-# %% ../../nbs/stanh/03_model.ipynb #d7a8f1e2
+# %% ../../nbs/stanh/03_model.ipynb #979c853c
 def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
-    """A training pass at inverse temperatures `beta` = (y, z): x_hat and likelihoods, differentiable in network and quantizers."""
+    """A training pass at inverse temperatures `beta` = (y, z): x_hat, likelihoods and the latents themselves."""
     y, p_y = net.g_a(x), []
     z, y = net.h_a(y).float(), y.float()
     published, centred, medians = forms.rate_form == "midpoint", *shifted(net.entropy_bottleneck)
@@ -195,9 +194,10 @@ def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
             v_hat = qy.ste(v, beta[0])
             p_y.append(torch.exp2(-R.bits_soft(v, scale, qy, beta[0])))
         return v_hat + mean
-    return {"x_hat": net.g_s(net.latents(z_hat, code)).float(), "likelihoods": {"y": torch.cat(p_y, 1), "z": p_z}}
+    x_hat = net.g_s(net.latents(z_hat, code)).float()
+    return {"x_hat": x_hat, "likelihoods": {"y": torch.cat(p_y, 1), "z": p_z}, "latents": {"y": y.detach(), "z": z.detach()}}
 
-# %% ../../nbs/stanh/03_model.ipynb #4786794a
+# %% ../../nbs/stanh/03_model.ipynb #c57dc35a
 def model_config(model: StanhModel) -> dict:
     """What must stand beside the tensors to rebuild a model whose anchors are `Zou22` networks."""
     from dataclasses import asdict
