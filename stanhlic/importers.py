@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_checkpoint', 'tidy_key', 'config_of', 'import_zou22', 'read_point', 'import_stanh']
 
-# %% ../nbs/core/07a_importers.ipynb #51e19590
+# %% ../nbs/core/07a_importers.ipynb #d56683ce
 import contextlib
 import re
 import warnings
@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from .errors import StanhlicError
 
-# %% ../nbs/core/07a_importers.ipynb #4e53bc68
+# %% ../nbs/core/07a_importers.ipynb #16b31254
 class _Inert:
     """Stands in for any class or function the reader does not know."""
     def __new__(cls, *args, **kwargs): return super().__new__(cls)
@@ -28,7 +28,7 @@ def _load(path):
     known = torch.serialization.safe_globals([(_Inert, n) for n in unknown]) if unknown else contextlib.nullcontext()
     with known: return torch.load(path, map_location="cpu", weights_only=True)
 
-# %% ../nbs/core/07a_importers.ipynb #e1ca3f83
+# %% ../nbs/core/07a_importers.ipynb #5a7f4378
 def read_checkpoint(
     path,    # file written by `torch.save`
 ) -> dict:   # its contents, tensors on the CPU
@@ -36,15 +36,16 @@ def read_checkpoint(
 
     Raises `StanhlicError` if the file is missing, damaged, or not such a checkpoint."""
     path = str(path)
-    try: found = _load(path)
+    try: open(path, "rb").close()
     except OSError as error: raise StanhlicError(f"{path}: {error.strerror or 'cannot be read'}; give the path of a checkpoint") from error
+    try: found = _load(path)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
         raise StanhlicError(f"{path}: not a whole PyTorch checkpoint ({reason}); download it again") from error
     if not isinstance(found, dict): raise StanhlicError(f"{path}: holds a {type(found).__name__} where a checkpoint holds a dictionary; give another file")
     return found
 
-# %% ../nbs/core/07a_importers.ipynb #fcdf2aa9
+# %% ../nbs/core/07a_importers.ipynb #8e1a2de7
 _COMPUTED = re.compile(r"attn_mask|^gaussian_conditional\.|\.sos\.[wb]$"
                        r"|^entropy_bottleneck\.(_offset|_quantized_cdf|_cdf_length|target|likelihood_lower_bound\.bound)$")
 _SPELLING = re.compile(r"^entropy_bottleneck\._?(matri|bias|factor)(?:ces|es|s)\.(\d)$")
@@ -60,7 +61,7 @@ def tidy_key(
     if _COMPUTED.search(key): return None
     return _SPELLING.sub(lambda m: f"entropy_bottleneck._{m[1].replace('matri', 'matrix')}{m[2]}", key)
 
-# %% ../nbs/core/07a_importers.ipynb #acea660e
+# %% ../nbs/core/07a_importers.ipynb #53a3e978
 def _tensors(checkpoint, path):
     """The tensors of a checkpoint by the authors' names."""
     import torch
@@ -70,7 +71,7 @@ def _tensors(checkpoint, path):
 
 def _tidy(state): return {name: v for k, v in state.items() if (name := tidy_key(k)) is not None}
 
-# %% ../nbs/core/07a_importers.ipynb #36a9cfa2
+# %% ../nbs/core/07a_importers.ipynb #b84ef4fd
 def config_of(
     state: dict,       # tidy name -> tensor
     path="the file",   # for the refusal
@@ -93,7 +94,7 @@ def config_of(
     except (KeyError, IndexError, TypeError, ZeroDivisionError) as error:
         raise StanhlicError(f"{path}: not a zou22 network, its {len(state)} tensors lack {error}; give a cnn_*.pth.tar of STF or an anchor of STanH") from error
 
-# %% ../nbs/core/07a_importers.ipynb #a0309611
+# %% ../nbs/core/07a_importers.ipynb #af1ef826
 def _listed(names, what):
     """'2 missing (a, b)', or nothing."""
     return [f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"] if names else []
@@ -112,7 +113,7 @@ def _fill(net, state, path):
     net.load_state_dict(state)
     return net.eval()
 
-# %% ../nbs/core/07a_importers.ipynb #99d664a4
+# %% ../nbs/core/07a_importers.ipynb #c46d6775
 def import_zou22(
     path,  # cnn_*.pth.tar of the STF repository, or any checkpoint with its names
 ):         # Zou22 in evaluation mode
@@ -125,7 +126,7 @@ def import_zou22(
     state = _tidy(state)
     return _fill(Zou22(config_of(state, path)), state, path)
 
-# %% ../nbs/core/07a_importers.ipynb #cfa6f069
+# %% ../nbs/core/07a_importers.ipynb #2c0f41f4
 def _quantizer(part, name, path):
     """Free STanH from one entry of a rate point file."""
     from stanhlic.stanh.quantizer import STanH
@@ -137,7 +138,7 @@ def _quantizer(part, name, path):
         warnings.warn(f"{path}: {name} has {int((q.jumps <= 0).sum())} jumps that are not positive, its levels do not rise; its rates mean nothing there", stacklevel=4)
     return q
 
-# %% ../nbs/core/07a_importers.ipynb #b47eb252
+# %% ../nbs/core/07a_importers.ipynb #328c8985
 def read_point(
     path,  # file of one rate, such as D01-A040.pth.tar
 ):         # RatePoint with free quantizers; λ is None, the file does not tell it
@@ -154,7 +155,7 @@ def read_point(
     y, z = (_quantizer(part(name), name, path) for name in ("gaussian_conditional", "entropy_bottleneck"))
     return RatePoint(y, z, lmbda=None, kind="anchor" if Path(path).name.startswith("D10") else "derivation")
 
-# %% ../nbs/core/07a_importers.ipynb #18afc5ef
+# %% ../nbs/core/07a_importers.ipynb #193ed08f
 def _anchor_state(path):
     """Tidy tensors of a STanH anchor, single- or multi-level; the unused quantiles of the prior filled in."""
     import torch
@@ -169,7 +170,7 @@ def _anchor_state(path):
     channels = len(state.get("entropy_bottleneck._bias0", ()))
     return {"entropy_bottleneck.quantiles": torch.tensor([-10., 0., 10.]).repeat(channels, 1, 1)} | state
 
-# %% ../nbs/core/07a_importers.ipynb #a0c0d671
+# %% ../nbs/core/07a_importers.ipynb #e14cb7df
 def _points_in(folder):
     """Rate points of the files in a folder, by name."""
     if not Path(folder).is_dir(): raise StanhlicError(f"{folder}: not a folder; give the one with D01-A040.pth.tar and its like")
@@ -181,7 +182,7 @@ def _points_in(folder):
         if sizes != first: raise StanhlicError(f"{path}: {sizes} levels of y and z where {files[0].name} has {first}; keep one set in one folder")
     return points
 
-# %% ../nbs/core/07a_importers.ipynb #eef5dd44
+# %% ../nbs/core/07a_importers.ipynb #df96daed
 def import_stanh(
     anchor_path,  # checkpoint of the anchor, e.g. anchor/0728_last_.pth.tar
     stanh_dir,    # folder of rate point files

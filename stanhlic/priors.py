@@ -6,13 +6,13 @@
 __all__ = ['SCALE_MIN', 'SCALE_MAX', 'SCALE_LEVELS', 'lower_bound', 'normal_cdf', 'gaussian_mass', 'scale_table', 'scale_indexes',
            'FactorizedPrior', 'bits']
 
-# %% ../nbs/core/04a_priors.ipynb #ab1c6f50
+# %% ../nbs/core/04a_priors.ipynb #7b4644ea
 import math
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-# %% ../nbs/core/04a_priors.ipynb #ac67f5e4
+# %% ../nbs/core/04a_priors.ipynb #fe5ce58e
 class _LowerBound(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bound):
@@ -31,14 +31,14 @@ def lower_bound(
     """Maximum with a constant whose gradient can lift values that lie below it (Ballé et al. 2018)."""
     return _LowerBound.apply(x, bound)
 
-# %% ../nbs/core/04a_priors.ipynb #9dfcda68
+# %% ../nbs/core/04a_priors.ipynb #dcdb5f6b
 def normal_cdf(
     t: torch.Tensor,  # standardised value, any shape
 ) -> torch.Tensor:    # Φ(t), same shape
     """Standard normal distribution function, precise in the lower tail."""
     return 0.5 * torch.erfc(t * -(2 ** -0.5))
 
-# %% ../nbs/core/04a_priors.ipynb #d541f55d
+# %% ../nbs/core/04a_priors.ipynb #dafa1703
 def gaussian_mass(
     lower: torch.Tensor,  # lower edge of the cell, relative to the mean; any shape, may be -inf
     upper: torch.Tensor,  # upper edge, same shape, may be +inf
@@ -49,22 +49,22 @@ def gaussian_mass(
     lo, hi = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
     return normal_cdf(hi / scale) - normal_cdf(lo / scale)
 
-# %% ../nbs/core/04a_priors.ipynb #54094edd
+# %% ../nbs/core/04a_priors.ipynb #e0e996f7
 SCALE_MIN, SCALE_MAX, SCALE_LEVELS = 0.11, 256.0, 64
 
 def scale_table() -> torch.Tensor:  # [64] float64, increasing
     """Scales the coder has tables for: exp(linspace(ln 0.11, ln 256, 64)), in float64."""
     return torch.exp(torch.linspace(math.log(SCALE_MIN), math.log(SCALE_MAX), SCALE_LEVELS, dtype=torch.float64))
 
-# %% ../nbs/core/04a_priors.ipynb #7810626f
+# %% ../nbs/core/04a_priors.ipynb #86d473b0
 def scale_indexes(
     scale: torch.Tensor,  # σ, any shape, float32
-) -> torch.Tensor:        # uint8 index of the smallest tabulated scale ≥ σ, same shape
+) -> torch.Tensor:        # uint8 index of the smallest tabulated scale ≥ σ, to 0.1 %, same shape
     """Index of the table that codes an element of each scale; scales beyond the table use its last entry."""
-    table = scale_table().to(scale.device, torch.float32)
-    return torch.bucketize(scale.contiguous(), table[:-1], right=False).to(torch.uint8)
+    edges = (scale_table()[:-1] * (1 + 2 ** -10)).to(scale.device, torch.float32)
+    return torch.bucketize(scale.contiguous(), edges, right=False).to(torch.uint8)
 
-# %% ../nbs/core/04a_priors.ipynb #b18a4a31
+# %% ../nbs/core/04a_priors.ipynb #be04b8b6
 class FactorizedPrior(nn.Module):
     """A learned distribution per channel, given by its distribution function (Ballé et al. 2018, app. 6.1).
 
@@ -125,7 +125,7 @@ class FactorizedPrior(nn.Module):
         target = torch.tensor([-self.tail, 0., self.tail], device=self.quantiles.device)
         return (self.logits(self.quantiles, frozen=True) - target).abs().sum()
 
-# %% ../nbs/core/04a_priors.ipynb #19cb5c63
+# %% ../nbs/core/04a_priors.ipynb #60d23cdb
 def bits(
     likelihoods: torch.Tensor,  # probabilities, any shape
     floor: float = 1e-9,        # smallest probability counted

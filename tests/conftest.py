@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # two cores are shared by two workers; the console script stands beside the interpreter
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)  # also where nothing is installed
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
@@ -40,4 +41,33 @@ def photo(tmp_path_factory):
     from PIL import Image
     path = tmp_path_factory.mktemp("photo") / "photo.png"
     with get_sample_data("grace_hopper.jpg") as f: Image.open(f).convert("RGB").crop((160, 40, 320, 168)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """A folder with two tiny models of random numbers, known by name (`tiny`, `other`) to this process and the command line."""
+    import torch
+    from stanhlic.backbone import Zou22, Zou22Config
+    from stanhlic.stanh.model import StanhModel, model_config, rounding_point
+    from stanhlic.zoo import save_weights
+    folder = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("tiny", "other")):
+        torch.manual_seed(seed)
+        net = Zou22(Zou22Config(width=16, latent=16, slices=2, support=1, context=(16,), heads=2, units=1))
+        net.g_a[7].weight.data *= 20  # so that there is something to quantise
+        model = StanhModel([net], [rounding_point(extrema=(60 * step, 20), step=step) for step in (4, 2, 1)])
+        save_weights(folder / f"{name}.safetensors", model.state_dict(),
+                     {"system": "stanh", "name": name, "config": model_config(model), "provenance": {"seed": seed}})
+    os.environ["STANHLIC_MODELS"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def slic(models, photo, tmp_path_factory):
+    """A .slic file of `photo` at quality 50 by `tiny`."""
+    from stanhlic.images import read_image
+    from stanhlic.zoo import load_codec
+    path = tmp_path_factory.mktemp("slic") / "photo.slic"
+    path.write_bytes(load_codec("tiny", "cpu").encode(read_image(photo), 50))
     return path

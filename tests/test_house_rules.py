@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NBS, LIB = ROOT / "nbs", ROOT / "stanhlic"
 ROOMS = {"stanh", "rnn", "progressive"}                              # they do not know each other
-ON_TOP = {"zoo", "evaluate", "cli", "reproduce", "bench"}            # these may know every room
+ON_TOP = {"zoo", "importers", "evaluate", "cli", "reproduce", "bench"}
 HEAVY = ("torch", "torchvision", "torch_geometric", "compressai", "matplotlib.pyplot")
 
 NOTEBOOKS = [p for p in sorted(NBS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]

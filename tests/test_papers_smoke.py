@@ -1,0 +1,84 @@
+"""The notebooks behind figures and training stages run through papermill at their smallest, and leave what they promise.
+
+They write into a temporary folder only. The papers' notebooks use the shipped model, or a tiny random one where none is shipped."""
+import json
+import os
+from pathlib import Path
+
+import papermill
+import pytest
+
+from stanhlic.zoo import inspect_weights, list_models
+
+ROOT = Path(__file__).resolve().parent.parent
+PAPERS, TRAIN = ROOT / "nbs" / "papers" / "stanh", ROOT / "nbs" / "train"
+PNG = b"\x89PNG"
+
+
+@pytest.fixture
+def run(models, tmp_path, monkeypatch):
+    """`run(notebook, **parameters)` executes it in a temporary folder and gives the executed notebook."""
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # figures belong into the executed notebook
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p))
+    monkeypatch.chdir(tmp_path)
+
+    def execute(notebook, **parameters):
+        unknown = parameters.keys() - papermill.inspect_notebook(str(notebook)).keys()
+        assert not unknown, f"{notebook.name} knows no parameter {unknown}"
+        return papermill.execute_notebook(str(notebook), str(tmp_path / "run.ipynb"), parameters, cwd=str(tmp_path), kernel_name="python3", progress_bar=False)
+    return execute
+
+
+@pytest.fixture
+def tiny(models): return str(models / "tiny.safetensors")
+
+
+def numbers(folder, name):
+    """The JSON behind a figure, once both files are there."""
+    assert (folder / f"{name}.png").read_bytes().startswith(PNG)
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_rd_kodak(run, tmp_path, tiny):
+    shipped = any(m["name"] == "stanh-zou22-compact" for m in list_models())
+    model = "stanh-zou22-compact" if shipped else tiny
+    run(PAPERS / "rd_kodak.ipynb", model=model, n_images=1, qualities=[0, 25, 100], classical=["jpeg"], similarity=False, device="cpu", out="figures")
+    found = numbers(tmp_path / "figures", "rd_kodak")
+    assert [r["quality"] for r in found["table"]] == [0, 25, 100] and found["kind"] == "smoke" and found["claims"] == []
+    assert all(r[k] > 0 for r in found["table"] for k in ("bpp", "bpp_estimated", "psnr", "encode_s", "decode_s"))
+    assert set(found["checks"]) == {"psnr_rises_with_quality", "interpolated_on_the_curve", "real_within_one_percent"}
+    assert all(isinstance(c["holds"], bool) for c in found["checks"].values()) and "psnr" in found["bd_rate"]["jpeg"]
+    published = {c["label"]: c for c in found["figure"]["psnr"]["curves"] if c["kind"] == "published"}
+    assert published["STanH, A40"]["bpp"][0] == 0.2413 and all(c["source"] for c in published.values())
+
+
+def test_quantizer_curves(run, tmp_path, tiny):
+    run(PAPERS / "quantizer_curves.ipynb", model=tiny, betas=[1, 20], out="figures")
+    found = numbers(tmp_path / "figures", "quantizer_curves")
+    assert max(found["function"]["beta"]["∞"]) == 2.0 and len(found["learned"]) == 3
+    assert all(abs(r["share"] - 0.5) < 1e-4 for r in found["learned"])  # nobody trained these
+
+
+def test_derivations(run, tmp_path, tiny):
+    run(PAPERS / "derivations.ipynb", model=tiny, n_images=1, steps=[1.0], lambdas=[0.0065], reference_steps=1, device="cpu", out="figures")
+    found = numbers(tmp_path / "figures", "derivations")
+    assert [r["curve"] for r in found["points"]] == ["derivations"] * 3 + ["references", "manual"] and found["claims"] == []
+    assert round(found["bd_rate"]["learned against manual steps"]["published_cubic"]["value"], 1) == -4.6
+    assert round(found["bd_rate"]["derivations against fixed-rate references"]["published_cubic"]["value"], 1) == 2.5
+    assert len(list((tmp_path / "runs" / "references").rglob("fixed-1x2x64-*.safetensors"))) == 1
+
+
+def test_forms(run, tmp_path, tiny):
+    run(PAPERS / "forms.ipynb", model=tiny, variants=["all published"], steps=1, n_images=1, device="cpu", out="figures")
+    found = numbers(tmp_path / "figures", "forms")
+    assert [(r["form"], r["loss_over_corrected_percent"]) for r in found["forms"]] == [("all published", None)] and found["forms"][0]["loss"] > 0
+    assert len(found["interpolation_of_z"]) == 2
+
+
+@pytest.mark.parametrize("stage", ["base", "anchor", "derivation"])
+def test_training_stage(run, tmp_path, tiny, stage):
+    given = {"init": tiny} if stage == "derivation" else {}
+    done = run(TRAIN / f"stanh_{stage}.ipynb", out="out", device="cpu", **given)
+    header = inspect_weights(tmp_path / "out" / "model.safetensors")
+    assert header["provenance"]["stages"][-1]["stage"] == stage
+    assert any("image/png" in o.get("data", {}) for c in done.cells if c.cell_type == "code" for o in c.outputs)
