@@ -10,7 +10,7 @@ __all__ = ['HEIGHT', 'WIDTH', 'SHIPPED', 'MEASUREMENTS', 'TARGETS', 'record', 'i
            'peak_memory', 'memory_job', 'fresh', 'memory', 'startup', 'check_targets', 'machine', 'using_threads',
            'run', 'table']
 
-# %% ../nbs/core/08c_bench.ipynb #7cf46d66
+# %% ../nbs/core/08c_bench.ipynb #1cddc77b
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -28,7 +28,7 @@ import stanhlic
 from tqdm import tqdm
 from .errors import StanhlicError
 
-# %% ../nbs/core/08c_bench.ipynb #c1d3c11a
+# %% ../nbs/core/08c_bench.ipynb #bda20410
 def record(
     value: float,
     unit: str,    # "s", "MB", "x" or "bytes"
@@ -58,7 +58,7 @@ def ratio(
     """Ratio of two medians of one run."""
     return record(slow["value"] / max(fast["value"], 1e-12), "x")
 
-# %% ../nbs/core/08c_bench.ipynb #4ce40b3b
+# %% ../nbs/core/08c_bench.ipynb #c48b116e
 HEIGHT, WIDTH, SHIPPED = 512, 768, "stanh-zou22-compact"
 
 def bench_picture() -> tuple[np.ndarray, str]:  # uint8 (512, 768, 3), what it is
@@ -72,7 +72,7 @@ def bench_picture() -> tuple[np.ndarray, str]:  # uint8 (512, 768, 3), what it i
     turned = Image.fromarray(np.rot90(sample_photograph()).copy())
     return np.array(turned.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)), "matplotlib's sample photograph, resized; Kodak is not at hand"
 
-# %% ../nbs/core/08c_bench.ipynb #534b4c36
+# %% ../nbs/core/08c_bench.ipynb #4c939dd8
 def random_codec(
     size: str = "compact",  # "compact" or "full"
 ):                          # StanhCodec
@@ -94,7 +94,7 @@ def bench_codec(
     if size == "compact" and SHIPPED in [m["name"] for m in list_models()]: return load_codec(SHIPPED, "cpu"), SHIPPED
     return random_codec(size), "random weights, " + ("full size" if size == "full" else f"compact size ({SHIPPED} is not in this installation)")
 
-# %% ../nbs/core/08c_bench.ipynb #5ebf38b1
+# %% ../nbs/core/08c_bench.ipynb #b583862a
 class Setting:
     """What measurements are handed: picture, models, runs, threads."""
 
@@ -120,7 +120,7 @@ class Setting:
         count = lambda codec: sum(p.numel() for p in codec.model.parameters())
         return {size: {"weights": what, "parameters": count(codec)} for size, (codec, what) in self._codecs.items()}
 
-# %% ../nbs/core/08c_bench.ipynb #e243ff9b
+# %% ../nbs/core/08c_bench.ipynb #37784132
 MEASUREMENTS = {}
 
 class LeftOut(Exception):
@@ -131,7 +131,7 @@ def measurement(function):
     MEASUREMENTS[function.__name__] = function
     return function
 
-# %% ../nbs/core/08c_bench.ipynb #4234dbb4
+# %% ../nbs/core/08c_bench.ipynb #6b4fa447
 def codec_stages(s: Setting, size: str, quality: float = 50.0) -> dict:
     """Encode and decode of a codec, and their stages, in seconds."""
     from stanhlic.images import to_array
@@ -157,7 +157,7 @@ def compact(s): return codec_stages(s, "compact")
 @measurement
 def full(s): return codec_stages(s, "full")
 
-# %% ../nbs/core/08c_bench.ipynb #3b9cdf91
+# %% ../nbs/core/08c_bench.ipynb #398662a3
 def _variants(network, x):
     "The network in fp32 as it comes, in channels-last, and in bf16, as functions without arguments"
     import copy, torch
@@ -185,7 +185,7 @@ def transforms_compact(s): return transform_times(s, "compact", s.repeats)
 @measurement
 def transforms_full(s): return transform_times(s, "full", min(s.repeats, 3))
 
-# %% ../nbs/core/08c_bench.ipynb #e92b0789
+# %% ../nbs/core/08c_bench.ipynb #ed29473d
 def latent_sample(
     count: int = 491_520,  # elements
     seed: int = 0,
@@ -205,7 +205,7 @@ def coder_input(count: int = 491_520) -> tuple:  # symbols int32 [N], table rows
     sigma, v, q = latent_sample(count)
     return q.index(v).numpy(), scale_indexes(sigma).numpy(), gaussian_pmf(q, scale_table(), closed=True)
 
-# %% ../nbs/core/08c_bench.ipynb #638c52c1
+# %% ../nbs/core/08c_bench.ipynb #ce8fd424
 def our_coder(symbols, rows, pmf) -> dict:
     """Functions `write`, `read`, and `chain`, which goes from float residuals to bytes as the codec does; the bytes."""
     from stanhlic.entropy import SymbolDecoder, SymbolEncoder, Tables, state_crc
@@ -219,7 +219,7 @@ def our_coder(symbols, rows, pmf) -> dict:
     data = write()
     return {"write": write, "read": lambda: SymbolDecoder(data).decode(rows, tables), "chain": chain, "data": data}
 
-# %% ../nbs/core/08c_bench.ipynb #18550568
+# %% ../nbs/core/08c_bench.ipynb #a66cf9da
 def compressai_coder(symbols, rows, pmf) -> dict:
     """The same for CompressAI's rANS with table indexes; `lists` makes its arguments. Raises `LeftOut` if it is not installed."""
     from stanhlic.stanh.plugin import import_compressai
@@ -236,7 +236,7 @@ def compressai_coder(symbols, rows, pmf) -> dict:
     return {"write": write, "read": lambda: ans.RansDecoder().decode_with_indexes(data, index, *rest),
             "lists": lambda: (symbols.tolist(), rows.tolist()), "data": data}
 
-# %% ../nbs/core/08c_bench.ipynb #43634250
+# %% ../nbs/core/08c_bench.ipynb #e0401430
 @contextlib.contextmanager
 def _no_chatter():
     "Keep a compiler's chatter out of the JSON: what this process and its children print on standard output is dropped"
@@ -268,7 +268,7 @@ def torchac_coder(symbols, rows, pmf) -> dict:
             "write, float": lambda: torchac.encode_float_cdf(floats[index], k), "read, float": lambda: torchac.decode_float_cdf(floats[index], loose),
             "data": data, "bytes": table.shape[1] * 2 * len(symbols)}
 
-# %% ../nbs/core/08c_bench.ipynb #079a19d5
+# %% ../nbs/core/08c_bench.ipynb #c13d9eb3
 def entropy_times(s: Setting, count: int) -> dict:
     """Our coder beside the other two, on `count` symbols."""
     problem = coder_input(count)
@@ -289,7 +289,7 @@ def entropy_times(s: Setting, count: int) -> dict:
 @measurement
 def entropy(s): return entropy_times(s, 491_520)
 
-# %% ../nbs/core/08c_bench.ipynb #74fac83e
+# %% ../nbs/core/08c_bench.ipynb #2730e0c4
 def naive_soft_bits(v, sigma, quantizer, beta):
     """Expected bits with the membership of **all** cells, O(N·L): what `bits_soft` approximates by three."""
     import torch
@@ -318,7 +318,7 @@ def quantizer_times(s: Setting, count: int) -> dict:
 @measurement
 def quantizer(s): return quantizer_times(s, 8 * 96 * 8 * 8)
 
-# %% ../nbs/core/08c_bench.ipynb #3f4fa193
+# %% ../nbs/core/08c_bench.ipynb #7007efc0
 def peak_memory() -> float:  # MB
     """Largest resident size of this process so far."""
     with contextlib.suppress(OSError):
@@ -337,7 +337,7 @@ def memory_job(size: str, job: str, source: str, threads: int):
         else: codec.decode(content)
     print(peak_memory())
 
-# %% ../nbs/core/08c_bench.ipynb #aac524bc
+# %% ../nbs/core/08c_bench.ipynb #97c66892
 def fresh(code: str, timeout: float = 300) -> str:
     """Standard output of Python code in a new process. Raises `LeftOut` with its last line of complaint if it fails."""
     paths = [str(Path(stanhlic.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
@@ -360,7 +360,7 @@ def memory(s):
             out |= {f"{size} encode": job(size, "encode", str(raw)), f"{size} decode": job(size, "decode", str(coded))}
     return out
 
-# %% ../nbs/core/08c_bench.ipynb #f07fc9c9
+# %% ../nbs/core/08c_bench.ipynb #ab3b3d85
 @measurement
 def startup(s):
     """Cold starts of the command line, in seconds."""
@@ -374,7 +374,7 @@ def startup(s):
         if SHIPPED in s._get("compact")[1][:len(SHIPPED)]: jobs["stanhlic compress, 192x128"] = line("compress", small, coded)
         return in_turn(jobs, min(s.repeats, 3))
 
-# %% ../nbs/core/08c_bench.ipynb #26dd0f8c
+# %% ../nbs/core/08c_bench.ipynb #401e1f30
 TARGETS = [  # measurement, item, "<" or ">", limit
     ("compact", "encode", "<", 0.6), ("compact", "decode", "<", 0.6), ("full", "encode", "<", 3.0), ("full", "decode", "<", 3.0),
     ("entropy", "ours write", "<", 0.08), ("entropy", "ours read", "<", 0.08),
@@ -392,7 +392,7 @@ def check_targets(
         rows.append({"measurement": name, "item": item, "value": value, "limit": f"{sign} {limit:g}", "met": met})
     return rows
 
-# %% ../nbs/core/08c_bench.ipynb #e4575649
+# %% ../nbs/core/08c_bench.ipynb #85295d02
 def machine(threads: int) -> dict:
     """Facts about the machine and the libraries that matter for time."""
     from stanhlic.evaluate import environment
@@ -411,7 +411,7 @@ def using_threads(threads: int):
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../nbs/core/08c_bench.ipynb #6594b9e9
+# %% ../nbs/core/08c_bench.ipynb #80ad4a35
 def run(
     json: bool = False,   # print JSON instead of a table
     repeats: int = 5,     # timed runs of each thing
@@ -436,7 +436,7 @@ def run(
     if not quiet: print(_json.dumps(result, indent=1) if json else table(result))
     return result
 
-# %% ../nbs/core/08c_bench.ipynb #3064e6d5
+# %% ../nbs/core/08c_bench.ipynb #f94b5e74
 def _line(item, r):
     if isinstance(r, str): return f"  {item}: {r}"
     if "left out" in r: return f"  {item:34} left out: {r['left out']}"

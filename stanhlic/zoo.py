@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'MAX_HEADER', 'fingerprint', 'Weights', 'save_weights', 'inspect_weights', 'load_weights', 'list_models',
            'find_model', 'model_path', 'resolve_device', 'load_codec', 'codec_for']
 
-# %% ../nbs/core/07_zoo.ipynb #1f658145
+# %% ../nbs/core/07_zoo.ipynb #6fecb08c
 import hashlib
 import importlib
 import json
@@ -21,7 +21,7 @@ from .errors import StanhlicError
 from .images import atomic_write
 from .importers import import_stanh, import_zou22
 
-# %% ../nbs/core/07_zoo.ipynb #4f747101
+# %% ../nbs/core/07_zoo.ipynb #22dfd14b
 def fingerprint(
     tensors: dict,  # name -> tensor, any device
     config: dict,   # the system's configuration, plain JSON values
@@ -36,7 +36,7 @@ def fingerprint(
     digest.update(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
     return digest.digest()[:8]
 
-# %% ../nbs/core/07_zoo.ipynb #e911a9b1
+# %% ../nbs/core/07_zoo.ipynb #9f5b1df1
 FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -54,7 +54,7 @@ def _check_header(header, path):
         if not isinstance(header.get(key), dict): raise StanhlicError(f"{path}: the header lacks {key!r}; give a file that stanhlic saved")
     return header
 
-# %% ../nbs/core/07_zoo.ipynb #cda79497
+# %% ../nbs/core/07_zoo.ipynb #6d759a65
 class Weights(NamedTuple):
     """A model as it lies in a file."""
     tensors: dict       # name -> tensor, on the CPU
@@ -76,7 +76,7 @@ def save_weights(
     atomic_write(path, save(tensors, {"stanhlic": json.dumps(header)}))
     return Weights(tensors, header, mark)
 
-# %% ../nbs/core/07_zoo.ipynb #da0d7bdd
+# %% ../nbs/core/07_zoo.ipynb #9ed08016
 MAX_HEADER = 2**24  # bytes; the largest model here needs about 0.1 MB
 
 def _read_head(path):
@@ -95,7 +95,7 @@ def _read_head(path):
     if not isinstance(head, dict): raise refusal
     return head
 
-# %% ../nbs/core/07_zoo.ipynb #290ee4f3
+# %% ../nbs/core/07_zoo.ipynb #4ba6c7a1
 def _header(head, path):
     "The model's own header out of safetensors' one"
     metadata = head.get("__metadata__")
@@ -115,7 +115,7 @@ def inspect_weights(
     except (KeyError, TypeError, AttributeError) as e: raise StanhlicError(f"{path}: its list of tensors is damaged; fetch it again") from e
     return header | dict(parameters=count, bytes=Path(path).stat().st_size, path=str(path))
 
-# %% ../nbs/core/07_zoo.ipynb #85c7297c
+# %% ../nbs/core/07_zoo.ipynb #fe17dc8c
 def load_weights(
     path: str | Path,  # model file
 ) -> Weights:          # tensors on the CPU
@@ -133,7 +133,7 @@ def load_weights(
         raise StanhlicError(f"{path}: its tensors give fingerprint {mark.hex()}, its header says {str(header.get('fingerprint'))[:16]}; the file is damaged, fetch it again")
     return Weights(tensors, header, mark)
 
-# %% ../nbs/core/07_zoo.ipynb #1caf7b69
+# %% ../nbs/core/07_zoo.ipynb #4cf7325b
 def _folders():
     given = os.environ.get("STANHLIC_MODELS", "")
     return [Path(stanhlic.__file__).resolve().parent / "weights", *(Path(p) for p in given.split(os.pathsep) if p)]
@@ -147,7 +147,7 @@ def list_models() -> list:  # [{name, system, description, parameters, bytes, fi
         found.setdefault(model["name"], {"description": ""} | model)
     return list(found.values())
 
-# %% ../nbs/core/07_zoo.ipynb #9310d338
+# %% ../nbs/core/07_zoo.ipynb #3e53676b
 def _known(): return ", ".join(m["name"] for m in list_models()) or "none, none are shipped with this installation"
 
 def find_model(
@@ -169,7 +169,7 @@ def model_path(
     if path.suffix or os.sep in str(model): raise StanhlicError(f"{model}: no such model file")
     raise StanhlicError(f"unknown model '{model}'; known: {_known()}; or give the path of a .safetensors file")
 
-# %% ../nbs/core/07_zoo.ipynb #2fd4f155
+# %% ../nbs/core/07_zoo.ipynb #071a0f90
 def resolve_device(
     device: str = "auto",  # auto, cpu, cuda or cuda:N
 ) -> str:                  # cpu, cuda or cuda:N
@@ -182,7 +182,7 @@ def resolve_device(
     if number >= torch.cuda.device_count(): raise StanhlicError(f"device {device} is not here ({torch.cuda.device_count()} CUDA devices); choose cpu")
     return device
 
-# %% ../nbs/core/07_zoo.ipynb #931f13a6
+# %% ../nbs/core/07_zoo.ipynb #ff73d927
 def load_codec(
     model: str | Path,     # name, or path of a model file
     device: str = "auto",  # auto, cpu, cuda or cuda:N
@@ -198,7 +198,7 @@ def load_codec(
         raise
     return codec.from_weights(weights, resolve_device(device))
 
-# %% ../nbs/core/07_zoo.ipynb #83b31dfb
+# %% ../nbs/core/07_zoo.ipynb #01bfe3a1
 def codec_for(
     header: Header,                   # of a `.slic` file
     model: str | Path | None = None,  # name or path; default: the known model of that fingerprint

@@ -6,7 +6,7 @@
 __all__ = ['GUARD', 'MULTIPLE', 'tables_at', 'guards', 'follow', 'pack_guards', 'unpack_guards', 'exact', 'StanhCodec',
            'Analysis', 'decode', 'parse_params', 'estimate', 'quality_for', 'from_weights']
 
-# %% ../../nbs/stanh/04_codec.ipynb #f8080676
+# %% ../../nbs/stanh/04_codec.ipynb #6dc17e1a
 import contextlib
 from collections import OrderedDict
 import numpy as np
@@ -19,7 +19,7 @@ from ..priors import bits, scale_indexes, scale_table
 from .model import STEPS, Position, StanhModel, build_model, evaluate_at, position_of, quality_of, shifted
 from .rate import coding_tables, factorized_pmf, from_symbols, gaussian_pmf, to_symbols
 
-# %% ../../nbs/stanh/04_codec.ipynb #e988b204
+# %% ../../nbs/stanh/04_codec.ipynb #9ab7e396
 def tables_at(
     model: StanhModel,
     position: Position,
@@ -33,7 +33,7 @@ def tables_at(
     return (net, qy, qz, Tables(coding_tables(gaussian_pmf(qy, scale_table(), form, closed))),
             Tables(coding_tables(factorized_pmf(prior, qz, form, closed))))
 
-# %% ../../nbs/stanh/04_codec.ipynb #5272700c
+# %% ../../nbs/stanh/04_codec.ipynb #edd55c86
 def _write(encoder, escapes, k, rows, tables, levels):
     """Encode the quantizer indexes `k` under table `rows`; overflow goes to the list `escapes`."""
     symbols, over = to_symbols(k, levels)
@@ -47,7 +47,7 @@ def _read(decoder, escapes, rows, tables, levels):
     over, escapes[:] = escapes[:count], escapes[count:]
     return from_symbols(symbols, over, levels).reshape(rows.shape)
 
-# %% ../../nbs/stanh/04_codec.ipynb #6aff0990
+# %% ../../nbs/stanh/04_codec.ipynb #18381625
 GUARD = 2.0 ** -16  # relative distance from a table boundary below which an index is written down
 
 def guards(
@@ -73,7 +73,7 @@ def follow(
 
 def _as_index(t): return t.cpu().numpy()
 
-# %% ../../nbs/stanh/04_codec.ipynb #102a8b26
+# %% ../../nbs/stanh/04_codec.ipynb #851cf3fb
 def pack_guards(at: np.ndarray, upper: np.ndarray) -> bytes:
     """Positions as gaps, the side as the sign; about two bytes each."""
     gaps = np.diff(at, prepend=-1)
@@ -86,7 +86,7 @@ def unpack_guards(data: bytes, elements: int, offset: int = 0) -> tuple:
     if (signed == 0).any() or (at.size and at[-1] >= elements): raise StanhlicError("a guarded element lies outside the picture; the file is damaged")
     return at, signed > 0, offset
 
-# %% ../../nbs/stanh/04_codec.ipynb #22885131
+# %% ../../nbs/stanh/04_codec.ipynb #5bb5f0b6
 def _channel_rows(shape):
     """Table row of each element of z [1, C, h, w]: its channel."""
     return np.broadcast_to(np.arange(shape[1], dtype=np.uint8 if shape[1] <= 256 else np.uint16)[None, :, None, None], shape)
@@ -110,7 +110,7 @@ def _write_latents(net, qy, qz, ty, tz, y, z, extend: bool):
     head = encode_integers(np.concatenate(escapes)) + pack_guards(*map(np.concatenate, zip(*risk)))
     return head + encoder.bytes(), state_crc(*seen) ^ ty.crc ^ tz.crc
 
-# %% ../../nbs/stanh/04_codec.ipynb #ac322276
+# %% ../../nbs/stanh/04_codec.ipynb #b93756ce
 def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend: bool, device):
     """Decode ŷ for z of `shape`; raises `StanhlicError` if the scale indexes differ from the encoder's."""
     elements = shape[2] * shape[3] * 16 * net.config.latent
@@ -133,7 +133,7 @@ def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend
         raise StanhlicError("this machine's network computes other scales than the encoder's did; decode on the kind of device that wrote the file")
     return y_hat
 
-# %% ../../nbs/stanh/04_codec.ipynb #a3167da3
+# %% ../../nbs/stanh/04_codec.ipynb #f024cff9
 @contextlib.contextmanager
 def exact():
     """Inference without gradients, in true single precision: no TF32, no autotuned kernels."""
@@ -144,7 +144,7 @@ def exact():
         with torch.inference_mode(): yield
     finally: cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = saved
 
-# %% ../../nbs/stanh/04_codec.ipynb #11140427
+# %% ../../nbs/stanh/04_codec.ipynb #18179318
 MULTIPLE = 64  # the network needs sides that are multiples of this
 
 class StanhCodec:
@@ -194,7 +194,7 @@ class StanhCodec:
             payload, check = _write_latents(*at, *a.latents(at[0]), extend)
         return pack(Header(self.kind, self.fingerprint, a.height, a.width, bytes(position) + check.to_bytes(4, "little")), [payload])
 
-# %% ../../nbs/stanh/04_codec.ipynb #b73417a4
+# %% ../../nbs/stanh/04_codec.ipynb #89c7fd08
 class Analysis:
     """A padded picture and its latents, computed once for each anchor that asks."""
 
@@ -211,7 +211,7 @@ class Analysis:
             self._latents[id(net)] = y, net.h_a(y).float()
         return self._latents[id(net)]
 
-# %% ../../nbs/stanh/04_codec.ipynb #494e901b
+# %% ../../nbs/stanh/04_codec.ipynb #67e28fc0
 def decode(self: StanhCodec, data: bytes) -> np.ndarray:
     """The picture in a `.slic` file, uint8 [H, W, 3]; raises `StanhlicError` for a damaged, foreign or undecodable file."""
     header, chunks = unpack(data)
@@ -227,7 +227,7 @@ def decode(self: StanhCodec, data: bytes) -> np.ndarray:
 
 StanhCodec.decode = decode
 
-# %% ../../nbs/stanh/04_codec.ipynb #7683e317
+# %% ../../nbs/stanh/04_codec.ipynb #d322e194
 def parse_params(
     params: bytes,  # of the container's header
     points: int,    # rate points of the model
@@ -238,7 +238,7 @@ def parse_params(
     if position.level + (position.alpha > 0) >= points: raise StanhlicError(f"rate level {position.level} of a model that has {points}; the file is damaged")
     return position, int.from_bytes(params[2:], "little")
 
-# %% ../../nbs/stanh/04_codec.ipynb #81046e20
+# %% ../../nbs/stanh/04_codec.ipynb #0668d7bb
 def estimate(self: StanhCodec, image, quality: float) -> float:
     """Bits by the model's likelihoods: -Σ log2 p over y and z, headers not counted."""
     a = self.analyse(image)
@@ -262,7 +262,7 @@ class _Shell:
 
 StanhCodec.estimate = estimate
 
-# %% ../../nbs/stanh/04_codec.ipynb #23796600
+# %% ../../nbs/stanh/04_codec.ipynb #36f34777
 def quality_for(self: StanhCodec, image, target_bpp: float = None, target_bytes: int = None, target_psnr: float = None) -> float:
     """The quality that meets one target: the best picture within a rate, or the smallest file that reaches a PSNR in dB.
 
@@ -281,7 +281,7 @@ def quality_for(self: StanhCodec, image, target_bpp: float = None, target_bytes:
 
 StanhCodec.quality_for = quality_for
 
-# %% ../../nbs/stanh/04_codec.ipynb #5bf48dfe
+# %% ../../nbs/stanh/04_codec.ipynb #8bdc9869
 def _bisect(value, goal, last: int, rising: bool) -> int:
     """Smallest n with value(n) ≥ goal if `rising`, else largest n with value(n) ≤ goal, for n in 0..last."""
     low, high = -1, last + 1          # value(low) < goal ≤ value(high), or ≤ and >
@@ -291,7 +291,7 @@ def _bisect(value, goal, last: int, rising: bool) -> int:
         low, high = (middle, high) if below else (low, middle)
     return high if rising else low
 
-# %% ../../nbs/stanh/04_codec.ipynb #d01d0943
+# %% ../../nbs/stanh/04_codec.ipynb #ec493538
 def _psnr_at(self: StanhCodec, a, position: Position) -> float:
     """PSNR in dB of what a file at this position will decode to, computed by the encoder."""
     from stanhlic.metrics import psnr
@@ -302,7 +302,7 @@ def _psnr_at(self: StanhCodec, a, position: Position) -> float:
 
 StanhCodec.psnr_at = _psnr_at
 
-# %% ../../nbs/stanh/04_codec.ipynb #f86cd20c
+# %% ../../nbs/stanh/04_codec.ipynb #2f078733
 def _describe(self: StanhCodec, header: Header) -> dict:
     """A file's own parameters for people: quality, level, α, anchor and λ."""
     position, check = parse_params(header.params, self.points)
