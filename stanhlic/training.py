@@ -6,7 +6,7 @@
 __all__ = ['ImagePool', 'split_files', 'load_arrays', 'Plan', 'learning_rate', 'average', 'provenance', 'save_checkpoint',
            'load_checkpoint', 'fit', 'load_profile', 'make_plan']
 
-# %% ../nbs/core/06_training.ipynb #edc3fc37
+# %% ../nbs/core/06_training.ipynb #ed2d30c9
 import contextlib, json, math, os, platform, subprocess, time
 from dataclasses import dataclass, asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .errors import StanhlicError
 from .images import read_image
 
-# %% ../nbs/core/06_training.ipynb #7b37ba00
+# %% ../nbs/core/06_training.ipynb #3b89083b
 class ImagePool:
     """Pictures as 8-bit tensors on the device, from which random crops are drawn.
 
@@ -47,7 +47,7 @@ class ImagePool:
             crops.append(part.flip(-1) if draw(2) else part)
         return torch.stack(crops).to(memory_format=torch.channels_last).float() / 255
 
-# %% ../nbs/core/06_training.ipynb #86a5cb3d
+# %% ../nbs/core/06_training.ipynb #7a691832
 def split_files(
     files: list,      # paths of photographs
     every: int = 20,  # one in this many is for validation
@@ -56,7 +56,7 @@ def split_files(
     files = sorted(files)
     return [f for i, f in enumerate(files) if i % every], files[::every]
 
-# %% ../nbs/core/06_training.ipynb #89f8df04
+# %% ../nbs/core/06_training.ipynb #8328b722
 def load_arrays(
     files: list,       # paths
     workers: int = 4,  # threads that decode
@@ -66,7 +66,7 @@ def load_arrays(
     with ThreadPoolExecutor(workers) as threads:
         return list(tqdm(threads.map(read_image, files), total=len(files), desc="photographs", unit="file", disable=len(files) < 50))
 
-# %% ../nbs/core/06_training.ipynb #5d7a9148
+# %% ../nbs/core/06_training.ipynb #96db52df
 @dataclass
 class Plan:
     """Settings of one training run."""
@@ -85,7 +85,7 @@ class Plan:
     log_every: int = 50           # steps between lines of the log
     seed: int = 0
 
-# %% ../nbs/core/06_training.ipynb #c3800dc0
+# %% ../nbs/core/06_training.ipynb #26dbe469
 def learning_rate(
     plan: Plan,
     step: int,  # from 0
@@ -95,7 +95,7 @@ def learning_rate(
     fall = min(1.0, max(0.0, (step - held) / max(1.0, plan.steps - held)))
     return plan.lr * warm * (plan.lr_end + (1 - plan.lr_end) * 0.5 * (1 + math.cos(math.pi * fall)))
 
-# %% ../nbs/core/06_training.ipynb #5576459c
+# %% ../nbs/core/06_training.ipynb #110b7028
 @torch.no_grad()
 def average(
     mean: dict[str, torch.Tensor],  # running average, updated in place
@@ -105,7 +105,7 @@ def average(
     """Move a running average of the weights one step."""
     torch._foreach_lerp_([mean[k] for k in now], [v.detach() for v in now.values()], 1 - decay)
 
-# %% ../nbs/core/06_training.ipynb #2b367810
+# %% ../nbs/core/06_training.ipynb #f7adae4f
 def provenance(
     plan: Plan,
     **facts,     # what only the caller knows: stage, data, profile…
@@ -115,7 +115,7 @@ def provenance(
     return {**facts, "plan": asdict(plan), "commit": git.stdout.strip() or "not in a repository", "torch": torch.__version__,
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": platform.machine()}
 
-# %% ../nbs/core/06_training.ipynb #fb353095
+# %% ../nbs/core/06_training.ipynb #3850c339
 def save_checkpoint(
     path: Path,
     state: dict,  # tensors, numbers, strings, nested
@@ -135,7 +135,7 @@ def load_checkpoint(
     try: return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e: raise StanhlicError(f"{path}: not a readable checkpoint ({type(e).__name__}); start without --resume") from None
 
-# %% ../nbs/core/06_training.ipynb #d9387af7
+# %% ../nbs/core/06_training.ipynb #e091a2ea
 class _Trainer:
     """State of a run: what a checkpoint saves and restores."""
 
@@ -167,7 +167,7 @@ class _Trainer:
         if self.extra: self.extra.load_state_dict(state["extra"])
         pool.rng.set_state(state["crops"]); torch.set_rng_state(state["torch"])
 
-# %% ../nbs/core/06_training.ipynb #ddbba454
+# %% ../nbs/core/06_training.ipynb #f34fbb50
 def _descend(t: _Trainer, loss: Callable, batch: torch.Tensor) -> dict:
     for group in t.optimizer.param_groups: group["lr"] = learning_rate(t.plan, t.step)
     with t.accelerator.autocast(): value, facts = loss(t.model, batch)
@@ -183,7 +183,7 @@ def _descend(t: _Trainer, loss: Callable, batch: torch.Tensor) -> dict:
     if t.plan.ema: average(t.mean, t.moving, min(t.plan.ema, t.step / (t.step + 10)))
     return {k: float(v.detach() if torch.is_tensor(v) else v) for k, v in facts.items()}
 
-# %% ../nbs/core/06_training.ipynb #90ef3352
+# %% ../nbs/core/06_training.ipynb #7cc2b287
 @contextlib.contextmanager
 def _averaged(t: _Trainer):
     """The averaged weights, in place of the present ones."""
@@ -192,7 +192,7 @@ def _averaged(t: _Trainer):
     try: yield t.inner.eval()
     finally: t.inner.load_state_dict(now, strict=False); t.inner.train()
 
-# %% ../nbs/core/06_training.ipynb #99a9cff4
+# %% ../nbs/core/06_training.ipynb #a94b0560
 def fit(
     model: nn.Module,
     loss: Callable,               # (model, batch) -> (scalar, {name: number})
@@ -228,7 +228,7 @@ def fit(
     elif plan.ema: t.inner.load_state_dict(t.mean, strict=False)
     return t.inner.eval()
 
-# %% ../nbs/core/06_training.ipynb #7b63058b
+# %% ../nbs/core/06_training.ipynb #b6b2b6e7
 def _record(t: _Trainer, log, bar, sums: list, validate, out: Path, start: float):
     """Write one line of the log: means since the last line, and a validation where one is due; keep the best weights."""
     line = {"step": t.step, "seconds": round(time.monotonic() - start, 1), "lr": learning_rate(t.plan, t.step)}
@@ -243,12 +243,13 @@ def _record(t: _Trainer, log, bar, sums: list, validate, out: Path, start: float
     log.write(json.dumps(line) + "\n"); log.flush()
     bar.set_postfix({k: f"{v:.4g}" for k, v in line.items() if k in ("loss", "bpp", "psnr", "val_loss")})
 
-# %% ../nbs/core/06_training.ipynb #604e5d17
+# %% ../nbs/core/06_training.ipynb #3bbebf2e
 def load_profile(
     path: Path,             # the system's profiles.yaml
     profile: str,           # smoke, compact or paper
     stage: str,             # stage of training
     overrides=(),           # "name=value" strings
+    optional=(),            # names the stage understands beyond those its profile sets
 ) -> dict:                  # settings of the stage
     """Settings of one stage; raises `StanhlicError` for an unknown profile, stage or setting."""
     import yaml
@@ -258,8 +259,9 @@ def load_profile(
     settings = dict(profiles[profile][stage])
     for item in overrides:
         name, _, value = item.partition("=")
-        if name not in settings and name not in Plan.__dataclass_fields__:
-            raise StanhlicError(f"unknown setting {name!r}; this stage has {', '.join(sorted(settings))}")
+        known = {*settings, *optional, *Plan.__dataclass_fields__}
+        if name not in known:
+            raise StanhlicError(f"unknown setting {name!r}; this stage has {', '.join(sorted(known))}")
         settings[name] = yaml.safe_load(value)
     return settings
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['import_compressai', 'prior_of', 'HostConfig', 'Host', 'host', 'build_host']
 
-# %% ../../nbs/stanh/06_plugin.ipynb #a6b106db
+# %% ../../nbs/stanh/06_plugin.ipynb #9c21fc84
 import copy
 import importlib
 import sys
@@ -15,7 +15,7 @@ import torch.nn as nn
 from ..errors import StanhlicError
 from ..priors import SCALE_MIN, FactorizedPrior, lower_bound
 
-# %% ../../nbs/stanh/06_plugin.ipynb #b6c7e2b8
+# %% ../../nbs/stanh/06_plugin.ipynb #7bb14a29
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 def import_compressai():  # the module
@@ -30,7 +30,7 @@ def import_compressai():  # the module
     for name in [n for n in sys.modules if n.split(".")[0] in ("torchvision", "compressai")]: del sys.modules[name]
     return import_compressai()
 
-# %% ../../nbs/stanh/06_plugin.ipynb #c762c81f
+# %% ../../nbs/stanh/06_plugin.ipynb #7d04506a
 def prior_of(
     bottleneck: nn.Module,  # CompressAI's `EntropyBottleneck` of C channels
 ) -> FactorizedPrior:       # the same distribution
@@ -45,7 +45,7 @@ def prior_of(
     prior.load_state_dict({name: find(name).detach() for name in prior.state_dict()})
     return prior.to(bottleneck.quantiles.device)
 
-# %% ../../nbs/stanh/06_plugin.ipynb #a86d7a49
+# %% ../../nbs/stanh/06_plugin.ipynb #0dbb8fb7
 @dataclass(frozen=True)
 class HostConfig:
     """What it takes to build a host again, and what the codec reads of it."""
@@ -77,7 +77,7 @@ class Host(nn.Module):
         else: scale, mean = features, torch.zeros_like(features)
         return code(0, mean.contiguous(), lower_bound(scale.contiguous(), SCALE_MIN))
 
-# %% ../../nbs/stanh/06_plugin.ipynb #4e802e17
+# %% ../../nbs/stanh/06_plugin.ipynb #2bd12b19
 def host(
     model: nn.Module,  # CompressAI's `MeanScaleHyperprior` or `ScaleHyperprior`, on any device
 ) -> Host:             # anchor for `StanhModel`, weights copied
@@ -95,7 +95,7 @@ def host(
     parts = copy.deepcopy([model.g_a, model.h_a, model.h_s, model.g_s])
     return Host(config, *parts, prior_of(model.entropy_bottleneck)).train(model.training)
 
-# %% ../../nbs/stanh/06_plugin.ipynb #cdbe5629
+# %% ../../nbs/stanh/06_plugin.ipynb #27420093
 def build_host(
     config: HostConfig | dict,  # as a host carries it, or the same as a dictionary from a weight file
 ) -> Host:                      # untrained
