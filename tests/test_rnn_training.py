@@ -1,0 +1,124 @@
+"""Training of the layered codec: schedule, resume, weight files, what is learned in seconds."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import stanhlic.rnn.training as room
+from stanhlic.datasets import sample_photograph
+from stanhlic.errors import StanhlicError
+from stanhlic.images import write_image
+from stanhlic.metrics import psnr
+from stanhlic.rnn.codec import RnnCodec
+from stanhlic.rnn.networks import RnnConfig
+from stanhlic.training import ImagePool, Plan, fit
+from stanhlic.zoo import load_codec
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    for i in range(3): write_image(folder / f"{i}.png", np.roll(sample_photograph(128), 20 * i, 1))
+    return folder
+
+
+def run(photographs, out, *changes, **options): return room.run(data=str(photographs), out=out, device="cpu", set=changes, **options)
+
+
+def test_schedule():
+    s = room.Schedule(100, 4, ((0.1, 1), (0.2, 2), (0.5, 9)), 0.1)
+    rows = {}
+    for s.step in (0, 5, 9, 10, 19, 20, 50, 99): rows[s.step] = s.layers, round(s.rate_weight, 2)
+    assert rows == {0: (1, 0.1), 5: (1, 0.55), 9: (1, 0.91), 10: (2, 1.0), 19: (2, 1.0), 20: (4, 1.0), 50: (4, 1.0), 99: (4, 1.0)}
+    other = room.Schedule(100, 4); other.load_state_dict(s.state_dict())
+    assert other.step == 99
+
+
+def test_profiles_ask_for_what_there_is():
+    profiles = yaml.safe_load((ROOT / "stanhlic/rnn/profiles.yaml").read_text())
+    assert set(profiles) == {"smoke", "compact", "paper"}
+    known = set(RnnConfig.__dataclass_fields__) | set(Plan.__dataclass_fields__) | {"name", "preset", "lambdas", "metric", "rate_mode", "curriculum", "rate_warmup", "validation"}
+    for profile in profiles.values():
+        assert set(profile["train"]) <= known and set(profile["train"]) >= {"name", "preset", "curriculum", "rate_warmup", "validation", "rate_mode"}
+    with torch.device("meta"):
+        assert sum(p.numel() for p in room.make_model(profiles["paper"]["train"])[0].parameters()) == 62_339_939
+        assert 2e6 < sum(p.numel() for p in room.make_model(profiles["compact"]["train"])[0].parameters()) < 4e6
+
+
+def test_smoke_run_ends_in_a_codec(photographs, tmp_path):
+    path = run(photographs, tmp_path)
+    codec, picture = load_codec(path, device="cpu"), sample_photograph(100)
+    data = codec.encode(picture)
+    assert codec.kind == "rnn" and codec.name == "rnn-smoke" and codec.layers == 4
+    assert np.array_equal(load_codec(path, device="cpu").decode(data, layers=2), codec.decode(codec.encode(picture, layers=2)))
+    assert codec.config["lambdas"] == [0.001, 0.002, 0.004, 0.008] and codec.provenance["stages"][0]["settings"]["preset"] == "rd-sheet"
+    lines = [json.loads(s, parse_constant=pytest.fail) for s in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["layers"] for line in lines] == [1, 2, 4, 4] and {"val_bpp4", "val_psnr1", "bpp_z"} <= set(lines[-1])
+
+
+def test_resume_gives_the_same_numbers(photographs, tmp_path):
+    settings = room.load_profile(ROOT / "stanhlic/rnn/profiles.yaml", "smoke", "train", ["steps=4", "validate_every=2"])
+    preset, plan = room.find_preset(settings), room.make_plan(settings)
+    def go(out, **options):
+        model, schedule = room.make_model(settings)[0], room.Schedule(4, 4, ((0.25, 1), (0.5, 2)), 0.5)
+        return fit(model, room.train_loss(preset, schedule), ImagePool([sample_photograph(128)], 64), plan, out, extra=schedule, **options).state_dict()
+    whole = go(tmp_path / "whole")
+    go(tmp_path / "cut", stop_at=2)
+    resumed = go(tmp_path / "cut", resume=True)
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_variants_by_setting(photographs, tmp_path):
+    path = run(photographs, tmp_path / "a", "steps=1", "hyperprior=false", "lambdas=[0.002, 0.02]", "name=two", "curriculum=[]")
+    codec = load_codec(path, device="cpu")
+    assert (codec.name, codec.layers, codec.model.config.hyperprior) == ("two", 2, False)
+    path = run(photographs, tmp_path / "b", "steps=1", "mean_scale=true", "rounding=noise", "rate_mode=plain", "curriculum=[]")
+    assert load_codec(path, device="cpu").model.config.mean_scale
+
+
+@pytest.mark.parametrize("change, why", (("lambda=1", "unknown setting"), ("preset=best", "unknown preset"), ("hidden_kernel=2", "hidden_kernel 2"), ("lambdas=[0]", "positive")))
+def test_bad_settings(photographs, tmp_path, change, why):
+    with pytest.raises(StanhlicError, match=why): run(photographs, tmp_path, change)
+
+
+def test_bad_places(photographs, tmp_path):
+    with pytest.raises(StanhlicError, match="no such folder"): room.run(data=str(tmp_path / "none"), out=tmp_path, device="cpu")
+    with pytest.raises(StanhlicError, match="unknown stage"): room.run("anchor", out=tmp_path)
+    first = run(photographs, tmp_path / "a", "steps=1")
+    with pytest.raises(StanhlicError, match="other sizes"): run(photographs, tmp_path / "b", "width=0.125", init=first)
+    second = load_codec(run(photographs, tmp_path / "c", "steps=1", init=first), device="cpu")
+    assert len(second.provenance["stages"]) == 2
+
+
+def test_a_briefly_trained_model_refines():
+    """Seconds on one picture: the loss falls, rounding included, and layers refine."""
+    settings = dict(preset="readme", width=0.125, latent=16, hyper=8, hyperprior=False, rounding="ste", init_scale=3.0, latent_gain=300.0)
+    preset, x = room.find_preset(settings), sample_photograph(192)[32:96, 64:128]
+    model, _ = room.make_model(settings)
+    batch = torch.from_numpy(x.copy()).permute(2, 0, 1)[None].float() / 255
+    optimizer, loss = torch.optim.Adam(model.parameters(), 3e-3), room.train_loss(preset, room.Schedule(80, 4, (), 0.2))
+    losses = []
+    for step in range(80):
+        value, _ = loss(model, batch)
+        optimizer.zero_grad(); value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0); optimizer.step()
+        losses.append(value.item())
+    codec = RnnCodec(model)
+    a = codec.analyse(x)
+    quality, sizes = [psnr(x, codec.decode(codec.encode(a, layers=k))) for k in (1, 2, 3, 4)], [len(codec.encode(a, layers=k)) for k in (1, 2, 3, 4)]
+    assert losses[-1] < losses[0] / 2 and quality[3] > quality[0] + 1 and sizes == sorted(sizes)
+    assert abs(8 * (sizes[3] - 25 - 11 * 4) - codec.estimate(a)) < 0.01 * codec.estimate(a) + 128 * 4
+
+
+def test_notebook_runs_through_papermill(photographs, tmp_path):
+    import papermill
+    inspected = papermill.inspect_notebook(str(ROOT / "nbs/train/rnn.ipynb"))
+    assert {"profile", "data", "out", "settings"} <= set(inspected)
+    papermill.execute_notebook(str(ROOT / "nbs/train/rnn.ipynb"), str(tmp_path / "run.ipynb"), dict(data=str(photographs), out=str(tmp_path / "run"), settings=["steps=2"], device="cpu"),
+                               cwd=str(ROOT), progress_bar=False, kernel_name="python3")
+    assert (tmp_path / "run" / "model.safetensors").exists()
