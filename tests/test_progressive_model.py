@@ -1,0 +1,75 @@
+"""The progressive networks: exact size, keys, and pictures of the published form."""
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stanhlic.errors import StanhlicError
+from stanhlic.progressive.masking import slice_mask
+from stanhlic.progressive.model import GATES, ProgressiveModel, lively, predict
+from stanhlic.progressive.networks import PROGRESSIVE, PROGRESSIVE_SINGLE, PROGRESSIVE_SMOKE, top_latent
+
+IMAGE = torch.rand(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("config, parameters, tensors", [
+    (PROGRESSIVE, 149_997_766, 1065), (PROGRESSIVE_SINGLE, 152_137_398, 965),
+    (replace(PROGRESSIVE, rems=(7.5,)), 149_997_766 + 3_797_760, 1065 + 420),
+    (replace(PROGRESSIVE, rems=(7.5, 20.0), rem_depth="big"), 149_997_766 + 2 * 5_091_200, 1065 + 2 * 580)])
+def test_full_size_is_exact(config, parameters, tensors):
+    with torch.device("meta"): model = ProgressiveModel(config)
+    assert (sum(p.numel() for p in model.parameters()), len(list(model.parameters()))) == (parameters, tensors)
+
+
+def test_state_dict_has_the_keys_of_the_release_but_for_tables():
+    with torch.device("meta"): keys = ProgressiveModel(PROGRESSIVE).state_dict().keys()
+    assert len(keys) == 1133 - 12                                   # five buffers of the prior and seven of the Gaussian hold tables
+    assert {"g_a.1.8.conv_b.0.attn.qkv.weight", "h_scale_s.1.6.0.bias", "lrp_transforms_prog.9.8.bias", "entropy_bottleneck._factor3"} <= keys
+
+
+@pytest.mark.parametrize("quality", [0.5, 7.5, 60, 100])
+def test_published_picture(quality):
+    model = lively(PROGRESSIVE_SMOKE)
+    with torch.no_grad():
+        out = model(IMAGE, quality=quality, ranking="slice")
+        y_base, y_top = model.analyse(IMAGE)
+        z_hat, _ = model.side_information(torch.cat([y_base, y_top], 1))
+        base, params, _ = model.base_level(y_base, z_hat)
+        state = predict(model, z_hat, base, params)
+        mask = slice_mask(state.scale, quality, 4)
+        residual = torch.round(y_top - y_base - state.mean) * mask + state.mean
+        assert torch.allclose(out["x_hat"], model.g_s[1](top_latent(model, base, residual, state.supports)), atol=1e-5)
+    assert torch.equal(out["sent"], mask)
+    assert (out["likelihoods"]["residual"][~mask] > 0.99999).all()
+
+
+@pytest.mark.parametrize("encoders, hypers, decoders", [(1, 2, 2), (2, 1, 2), (2, 2, 1), (1, 1, 1)])
+def test_variants_run(encoders, hypers, decoders):
+    model = lively(replace(PROGRESSIVE_SMOKE, encoders=encoders, hypers=hypers, decoders=decoders))
+    with torch.no_grad(): assert model(IMAGE, quality=30)["x_hat"].shape == IMAGE.shape
+
+
+@pytest.mark.parametrize("depth", ["middle", "big"])
+@pytest.mark.parametrize("mean", [True, False])
+def test_rate_rises_and_decoded_elements_stay(depth, mean):
+    model = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0, 40.0), rem_depth=depth, rem_mean=mean))
+    with torch.no_grad(): outs = [model(IMAGE, quality=q) for q in (0, 2, 10, 10.5, 40, 41, 80, 100)]
+    rates = [sum(float(-p.log2().sum()) for p in o["likelihoods"].values()) for o in outs]
+    assert all(a < b for a, b in zip(rates, rates[1:]))
+    for low, high in zip(outs[1:], outs[2:]):
+        assert (high["sent"] | ~low["sent"]).all()
+        assert torch.equal(low["likelihoods"]["residual"][low["sent"]], high["likelihoods"]["residual"][low["sent"]])
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gates(gate):
+    model = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0,)))
+    with torch.no_grad():
+        assert model(IMAGE, quality=50, ranking="slice", gate=gate)["x_hat"].isfinite().all()
+        assert torch.equal(model(IMAGE, quality=10, ranking="slice", gate=gate)["x_hat"], model(IMAGE, quality=10, ranking="slice")["x_hat"])
+
+
+def test_refusals():
+    model = lively(PROGRESSIVE_SMOKE)
+    for wrong in (dict(quality=-1), dict(quality=100.1), dict(quality=5, ranking="x"), dict(quality=5, gate="x")):
+        with pytest.raises(StanhlicError), torch.no_grad(): model(IMAGE, **wrong)

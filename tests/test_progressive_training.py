@@ -1,0 +1,58 @@
+"""Training stages of the progressive codec: losses, frozen sets, resume, weight files."""
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from stanhlic.datasets import sample_photograph
+from stanhlic.errors import StanhlicError
+from stanhlic.progressive import training
+from stanhlic.training import load_profile
+from stanhlic.zoo import load_codec
+
+torch.set_num_threads(1)
+SHORT = ("steps=4", "batch=2", "validate_every=2", "log_every=1", "warmup=1", "val_batch=2")
+
+
+def losses(folder): return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_resume_gives_the_same_numbers(tmp_path):
+    training.run("first", out=tmp_path / "whole", set=SHORT, device="cpu")
+    training.run("first", out=tmp_path / "halves", set=SHORT, device="cpu", stop_at=2)
+    training.run("first", out=tmp_path / "halves", set=SHORT, device="cpu", resume=True)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
+
+
+def test_three_stages_change_what_they_should(tmp_path):
+    files = {}
+    for before, stage in zip((None, "first", "decoder"), training.STAGES):
+        files[stage] = training.run(stage, out=tmp_path / stage, init=before and tmp_path / before, set=SHORT, device="cpu")
+    tensors = {stage: training._tensors(path) for stage, path in files.items()}
+    changed = {k.split(".")[0] + "." + k.split(".")[1] for k, v in tensors["first"].items() if not torch.equal(v, tensors["decoder"][k])}
+    assert changed and all(k.startswith(("g_s.1", "lrp_transforms_prog")) for k in changed)
+    assert all(torch.equal(v, tensors["rem"][k]) for k, v in tensors["decoder"].items())
+    assert any(k.startswith("post_latent") for k in tensors["rem"])
+    codec, picture = load_codec(files["rem"], device="cpu"), sample_photograph()[:100, :90]
+    assert codec.name == "progressive-smoke" and codec.decode(codec.encode(picture)).shape == picture.shape
+
+
+def test_auxiliary_optimiser_moves_the_quantiles(tmp_path):
+    path = training.run("first", out=tmp_path, set=SHORT, device="cpu")
+    assert not np.allclose(training._tensors(path)["entropy_bottleneck.quantiles"], [-10.0, 0.0, 10.0], atol=1e-4)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "compact", "paper"])
+@pytest.mark.parametrize("stage", training.STAGES)
+def test_profiles_name_what_exists(profile, stage):
+    settings = load_profile(training._profiles(), profile, stage)
+    with torch.device("meta"): model = training.network_for(settings, stage)
+    assert any(p.requires_grad for p in training.freeze(model, stage, settings.get("lrp", True)).parameters())
+    training.make_plan(settings)
+    training.Objective(stage, settings, model.config.rems)
+
+
+def test_refusals(tmp_path):
+    for stage, profile, changes in (("second", "smoke", ()), ("first", "huge", ()), ("first", "smoke", ("colour=red",)), ("decoder", "compact", ())):
+        with pytest.raises(StanhlicError): training.run(stage, profile, out=tmp_path, set=changes, device="cpu")
