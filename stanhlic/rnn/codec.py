@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['REACH_Y', 'REACH_Z', 'MULTIPLE', 'LONGEST_HEADER', 'with_escape', 'gaussian_tables', 'factorized_tables',
-           'write_block', 'read_block', 'channel_rows', 'exact', 'layers_at', 'quality_of', 'RnnCodec', 'Layer',
-           'Layers', 'check_value', 'encode', 'estimate', 'CutFile', 'Decoder', 'check_header', 'check_params', 'image',
-           'decode', 'truncate', 'quality_for', 'describe_params', 'from_weights']
+           'write_block', 'read_block', 'channel_rows', 'layers_at', 'quality_of', 'RnnCodec', 'Layer', 'Layers',
+           'check_value', 'encode', 'estimate', 'CutFile', 'Decoder', 'check_header', 'check_params', 'image', 'decode',
+           'truncate', 'quality_for', 'describe_params', 'from_weights']
 
-# %% ../../nbs/rnn/03_codec.ipynb #95fb93a4
-import contextlib, copy, warnings
+# %% ../../nbs/rnn/03_codec.ipynb #e5945c47
+import copy, warnings
 from functools import lru_cache
 from typing import NamedTuple
 import numpy as np
@@ -17,11 +17,12 @@ import torch
 from ..container import Header, Prefix, pack, unpack_prefix
 from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, encode_integers, integer_tables, state_crc
 from ..errors import StanhlicError
+from ..sync import exact
 from ..images import pad, to_array, to_tensor, unpad
 from ..priors import FactorizedPrior, gaussian_mass, scale_indexes, scale_table
 from .model import RnnHyper, build_model, check_layers, factorized_likelihood, gaussian_likelihood, scale_and_mean
 
-# %% ../../nbs/rnn/03_codec.ipynb #f45b1509
+# %% ../../nbs/rnn/03_codec.ipynb #ead1b85a
 REACH_Y, REACH_Z = 511, 127  # largest magnitude with a symbol of its own
 
 def with_escape(
@@ -47,7 +48,7 @@ def factorized_tables(
     v = prior.medians().view(-1, 1, 1) + torch.arange(-reach, reach + 1, dtype=torch.float64)
     return with_escape(prior.mass(v - 0.5, v + 0.5)[:, 0])
 
-# %% ../../nbs/rnn/03_codec.ipynb #d5771b4d
+# %% ../../nbs/rnn/03_codec.ipynb #5dda4363
 def write_block(
     k: torch.Tensor,   # integers, any shape
     rows: np.ndarray,  # table of each, same shape
@@ -75,22 +76,12 @@ def read_block(
     k[outside] = escapes
     return torch.from_numpy(k.astype(np.float32)).view(rows.shape)
 
-# %% ../../nbs/rnn/03_codec.ipynb #4ed627bf
+# %% ../../nbs/rnn/03_codec.ipynb #96ec6c4b
 def channel_rows(shape: tuple) -> np.ndarray:
     """Table row of each element of [1, C, h, w]: its channel."""
     return np.broadcast_to(np.arange(shape[1])[None, :, None, None], shape)
 
-@contextlib.contextmanager
-def exact():
-    """Inference without gradients, in true single precision: no TF32, no autotuned kernels."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    saved = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32
-    cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = False, False, True, False
-    try:
-        with torch.inference_mode(): yield
-    finally: cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = saved
-
-# %% ../../nbs/rnn/03_codec.ipynb #3c534590
+# %% ../../nbs/rnn/03_codec.ipynb #f805718c
 def layers_at(
     quality: float,  # 0 to 100
     there: int,      # layers of the model
@@ -106,7 +97,7 @@ def quality_of(
     """Quality at which a number of layers stands; `layers_at` gives the number back."""
     return 100.0 if there == 1 else 100 * (layers - 1) / (there - 1)
 
-# %% ../../nbs/rnn/03_codec.ipynb #ab94b69c
+# %% ../../nbs/rnn/03_codec.ipynb #97ce386e
 MULTIPLE = 64  # the network needs sides that are multiples of this
 
 class RnnCodec:
@@ -161,7 +152,7 @@ class RnnCodec:
         """A decoder to feed with bytes as they come."""
         return Decoder(self)
 
-# %% ../../nbs/rnn/03_codec.ipynb #5fc65b89
+# %% ../../nbs/rnn/03_codec.ipynb #6c26fa6a
 class Layer(NamedTuple):
     """What one layer costs."""
     chunks: list       # bytes of z and y; of y alone without hyperprior
@@ -197,7 +188,7 @@ class Layers:
         self._x_hat = self._x_hat + d
         self._pictures.append(to_array(unpad(self._x_hat, self.height, self.width)))
 
-# %% ../../nbs/rnn/03_codec.ipynb #6c1cbec6
+# %% ../../nbs/rnn/03_codec.ipynb #e37e6e3d
 def check_value(
     rows: np.ndarray,  # table of each symbol of y
     *tables: Tables,   # tables in use
@@ -235,7 +226,7 @@ def _bits_of(p, p_z):
 
 Layers._encode = _encode
 
-# %% ../../nbs/rnn/03_codec.ipynb #3706ab4a
+# %% ../../nbs/rnn/03_codec.ipynb #7dc812a5
 def encode(self: RnnCodec, image, quality: float = 100.0, layers: int = None) -> bytes:
     """Compress uint8 [H, W, 3] to a `.slic` file of `layers` layers, or of as many as `quality` in [0, 100] stands for."""
     a, n = self.analyse(image), layers_at(quality, self.layers) if layers is None else check_layers(layers, self.layers)
@@ -249,7 +240,7 @@ def estimate(self: RnnCodec, image, quality: float = 100.0, layers: int = None) 
 
 RnnCodec.encode, RnnCodec.estimate = encode, estimate
 
-# %% ../../nbs/rnn/03_codec.ipynb #9fb55a81
+# %% ../../nbs/rnn/03_codec.ipynb #08868df2
 class CutFile(UserWarning):
     """A file ends before its last layer; the complete layers were decoded."""
 
@@ -288,7 +279,7 @@ class Decoder:
         """One line if layers are missing, else None."""
         if self.layers < self.declared: return f"the file is cut inside layer {self.layers + 1} of {self.declared}; it shows the {self.layers} before"
 
-# %% ../../nbs/rnn/03_codec.ipynb #93c792c0
+# %% ../../nbs/rnn/03_codec.ipynb #11187079
 LONGEST_HEADER = 64  # bytes; ours have 27 to 31
 
 def check_header(codec: RnnCodec, found: Prefix):
@@ -305,7 +296,7 @@ def check_params(header: Header, there: int = 64) -> int:  # layers of the file
     if not 1 <= header.params[0] <= there: raise StanhlicError(f"the file claims {header.params[0]} layers, the model has {there}; the file is damaged")
     return header.params[0]
 
-# %% ../../nbs/rnn/03_codec.ipynb #a743547a
+# %% ../../nbs/rnn/03_codec.ipynb #d4f2b4d9
 def image(self: Decoder, layers: int = None) -> np.ndarray:
     """Picture after `layers` layers, by default all that have come, uint8 [H, W, 3].
 
@@ -341,7 +332,7 @@ def _decode_layer(d: Decoder, k: int):
 
 Decoder.image = image
 
-# %% ../../nbs/rnn/03_codec.ipynb #b2185ddc
+# %% ../../nbs/rnn/03_codec.ipynb #d8082fdd
 def decode(self: RnnCodec, data: bytes, layers: int = None) -> np.ndarray:
     """The picture in a `.slic` file, or that of its first `layers` layers, uint8 [H, W, 3].
 
@@ -353,7 +344,7 @@ def decode(self: RnnCodec, data: bytes, layers: int = None) -> np.ndarray:
 
 RnnCodec.decode = decode
 
-# %% ../../nbs/rnn/03_codec.ipynb #948df809
+# %% ../../nbs/rnn/03_codec.ipynb #5b1f0cb3
 def truncate(
     data: bytes,            # a layered `.slic` file, perhaps cut
     layers: int = None,     # layers to keep,
@@ -379,7 +370,7 @@ def truncate(
 
 RnnCodec.truncate = staticmethod(truncate)
 
-# %% ../../nbs/rnn/03_codec.ipynb #b30744b3
+# %% ../../nbs/rnn/03_codec.ipynb #2cb644ed
 def quality_for(self: RnnCodec, image, target_bpp: float = None, target_bytes: int = None, target_psnr: float = None) -> float:
     """The quality that meets one target: the most layers within a rate, or the fewest that reach a PSNR in dB.
 
@@ -399,7 +390,7 @@ def quality_for(self: RnnCodec, image, target_bpp: float = None, target_bytes: i
 
 RnnCodec.quality_for = quality_for
 
-# %% ../../nbs/rnn/03_codec.ipynb #15f24bd4
+# %% ../../nbs/rnn/03_codec.ipynb #69444f00
 def describe_params(self: RnnCodec, header: Header) -> dict:
     """A file's own parameters for people: layers, of how many, and the quality they stand for."""
     n = check_params(header, self.layers)
