@@ -6,7 +6,7 @@
 __all__ = ['ImagePool', 'split_files', 'load_arrays', 'Plan', 'learning_rate', 'average', 'provenance', 'save_checkpoint',
            'load_checkpoint', 'fit', 'load_profile', 'make_plan']
 
-# %% ../nbs/core/06_training.ipynb #ed2d30c9
+# %% ../nbs/core/06_training.ipynb #4d655e66
 import contextlib, json, math, os, platform, subprocess, time
 from dataclasses import dataclass, asdict
 from pathlib import Path
@@ -15,11 +15,12 @@ import numpy as np
 import torch
 import torch.nn as nn
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from tqdm import tqdm
 from .errors import StanhlicError
 from .images import read_image
 
-# %% ../nbs/core/06_training.ipynb #3b89083b
+# %% ../nbs/core/06_training.ipynb #169467eb
 class ImagePool:
     """Pictures as 8-bit tensors on the device, from which random crops are drawn.
 
@@ -47,7 +48,7 @@ class ImagePool:
             crops.append(part.flip(-1) if draw(2) else part)
         return torch.stack(crops).to(memory_format=torch.channels_last).float() / 255
 
-# %% ../nbs/core/06_training.ipynb #7a691832
+# %% ../nbs/core/06_training.ipynb #e0fa6481
 def split_files(
     files: list,      # paths of photographs
     every: int = 20,  # one in this many is for validation
@@ -56,7 +57,7 @@ def split_files(
     files = sorted(files)
     return [f for i, f in enumerate(files) if i % every], files[::every]
 
-# %% ../nbs/core/06_training.ipynb #8328b722
+# %% ../nbs/core/06_training.ipynb #c7febb69
 def load_arrays(
     files: list,       # paths
     workers: int = 4,  # threads that decode
@@ -66,7 +67,7 @@ def load_arrays(
     with ThreadPoolExecutor(workers) as threads:
         return list(tqdm(threads.map(read_image, files), total=len(files), desc="photographs", unit="file", disable=len(files) < 50))
 
-# %% ../nbs/core/06_training.ipynb #96db52df
+# %% ../nbs/core/06_training.ipynb #9218c0d1
 @dataclass
 class Plan:
     """Settings of one training run."""
@@ -85,7 +86,7 @@ class Plan:
     log_every: int = 50           # steps between lines of the log
     seed: int = 0
 
-# %% ../nbs/core/06_training.ipynb #26dbe469
+# %% ../nbs/core/06_training.ipynb #18e32577
 def learning_rate(
     plan: Plan,
     step: int,  # from 0
@@ -95,7 +96,7 @@ def learning_rate(
     fall = min(1.0, max(0.0, (step - held) / max(1.0, plan.steps - held)))
     return plan.lr * warm * (plan.lr_end + (1 - plan.lr_end) * 0.5 * (1 + math.cos(math.pi * fall)))
 
-# %% ../nbs/core/06_training.ipynb #110b7028
+# %% ../nbs/core/06_training.ipynb #9a1b6bc3
 @torch.no_grad()
 def average(
     mean: dict[str, torch.Tensor],  # running average, updated in place
@@ -105,7 +106,7 @@ def average(
     """Move a running average of the weights one step."""
     torch._foreach_lerp_([mean[k] for k in now], [v.detach() for v in now.values()], 1 - decay)
 
-# %% ../nbs/core/06_training.ipynb #f7adae4f
+# %% ../nbs/core/06_training.ipynb #e9cd4b54
 def provenance(
     plan: Plan,
     **facts,     # what only the caller knows: stage, data, profile…
@@ -115,7 +116,7 @@ def provenance(
     return {**facts, "plan": asdict(plan), "commit": git.stdout.strip() or "not in a repository", "torch": torch.__version__,
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": platform.machine()}
 
-# %% ../nbs/core/06_training.ipynb #3850c339
+# %% ../nbs/core/06_training.ipynb #9f5786b4
 def save_checkpoint(
     path: Path,
     state: dict,  # tensors, numbers, strings, nested
@@ -135,11 +136,12 @@ def load_checkpoint(
     try: return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e: raise StanhlicError(f"{path}: not a readable checkpoint ({type(e).__name__}); start without --resume") from None
 
-# %% ../nbs/core/06_training.ipynb #e091a2ea
+# %% ../nbs/core/06_training.ipynb #99be62d3
 class _Trainer:
     """State of a run: what a checkpoint saves and restores."""
 
     def __init__(self, model, plan, device, extra):
+        AcceleratorState._reset_state()  # else a process that has trained in one precision cannot train in another
         self.accelerator = Accelerator(mixed_precision=plan.precision, cpu=device == "cpu")
         self.plan, self.extra, self.step, self.seconds, self.best = plan, extra, 0, 0.0, math.inf
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -167,7 +169,7 @@ class _Trainer:
         if self.extra: self.extra.load_state_dict(state["extra"])
         pool.rng.set_state(state["crops"]); torch.set_rng_state(state["torch"])
 
-# %% ../nbs/core/06_training.ipynb #f34fbb50
+# %% ../nbs/core/06_training.ipynb #f03e2a62
 def _descend(t: _Trainer, loss: Callable, batch: torch.Tensor) -> dict:
     for group in t.optimizer.param_groups: group["lr"] = learning_rate(t.plan, t.step)
     with t.accelerator.autocast(): value, facts = loss(t.model, batch)
@@ -183,7 +185,7 @@ def _descend(t: _Trainer, loss: Callable, batch: torch.Tensor) -> dict:
     if t.plan.ema: average(t.mean, t.moving, min(t.plan.ema, t.step / (t.step + 10)))
     return {k: float(v.detach() if torch.is_tensor(v) else v) for k, v in facts.items()}
 
-# %% ../nbs/core/06_training.ipynb #7cc2b287
+# %% ../nbs/core/06_training.ipynb #e678fe37
 @contextlib.contextmanager
 def _averaged(t: _Trainer):
     """The averaged weights, in place of the present ones."""
@@ -192,7 +194,7 @@ def _averaged(t: _Trainer):
     try: yield t.inner.eval()
     finally: t.inner.load_state_dict(now, strict=False); t.inner.train()
 
-# %% ../nbs/core/06_training.ipynb #a94b0560
+# %% ../nbs/core/06_training.ipynb #311b97da
 def fit(
     model: nn.Module,
     loss: Callable,               # (model, batch) -> (scalar, {name: number})
@@ -211,9 +213,10 @@ def fit(
     torch.manual_seed(plan.seed)
     t = _Trainer(model.train(), plan, device, extra)
     main = t.accelerator.is_main_process
-    if resume and (out / "last.pt").exists(): t.restore(load_checkpoint(out / "last.pt"), pool)
+    goes_on = resume and (out / "last.pt").exists()
+    if goes_on: t.restore(load_checkpoint(out / "last.pt"), pool)
     elif main: (out / "plan.json").write_text(json.dumps(provenance(plan, **(facts or {})), indent=1))
-    log, sums, start = (out / "log.jsonl").open("a") if main else None, [], time.monotonic() - t.seconds
+    log, sums, start = (out / "log.jsonl").open("a" if goes_on else "w") if main else None, [], time.monotonic() - t.seconds
     bar = tqdm(total=plan.steps, initial=t.step, desc=out.name, unit="step", disable=not main, mininterval=2)
     while t.step < min(plan.steps, stop_at or plan.steps):
         sums.append(_descend(t, loss, pool.batch(plan.batch).to(t.accelerator.device)))
@@ -228,7 +231,7 @@ def fit(
     elif plan.ema: t.inner.load_state_dict(t.mean, strict=False)
     return t.inner.eval()
 
-# %% ../nbs/core/06_training.ipynb #b6b2b6e7
+# %% ../nbs/core/06_training.ipynb #bb2c0800
 def _record(t: _Trainer, log, bar, sums: list, validate, out: Path, start: float):
     """Write one line of the log: means since the last line, and a validation where one is due; keep the best weights."""
     line = {"step": t.step, "seconds": round(time.monotonic() - start, 1), "lr": learning_rate(t.plan, t.step)}
@@ -243,7 +246,7 @@ def _record(t: _Trainer, log, bar, sums: list, validate, out: Path, start: float
     log.write(json.dumps(line) + "\n"); log.flush()
     bar.set_postfix({k: f"{v:.4g}" for k, v in line.items() if k in ("loss", "bpp", "psnr", "val_loss")})
 
-# %% ../nbs/core/06_training.ipynb #3bbebf2e
+# %% ../nbs/core/06_training.ipynb #f2a1d5e4
 def load_profile(
     path: Path,             # the system's profiles.yaml
     profile: str,           # smoke, compact or paper

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MULTIPLE', 'tables_at', 'StanhCodec', 'Analysis', 'decode', 'parse_params', 'estimate', 'quality_for', 'from_weights']
 
-# %% ../../nbs/stanh/04_codec.ipynb #73f3a02f
+# %% ../../nbs/stanh/04_codec.ipynb #b2866bb2
 from collections import OrderedDict
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from ..sync import exact, follow, guards, pack_guards, unpack_guards
 from .model import STEPS, Position, StanhModel, build_model, evaluate_at, position_of, quality_of, shifted
 from .rate import coding_tables, factorized_pmf, from_symbols, gaussian_pmf, to_symbols
 
-# %% ../../nbs/stanh/04_codec.ipynb #8b3fe499
+# %% ../../nbs/stanh/04_codec.ipynb #526c7b94
 def tables_at(
     model: StanhModel,
     position: Position,
@@ -32,7 +32,7 @@ def tables_at(
     return (net, qy, qz, Tables(coding_tables(gaussian_pmf(qy, scale_table(), form, closed))),
             Tables(coding_tables(factorized_pmf(prior, qz, form, closed))))
 
-# %% ../../nbs/stanh/04_codec.ipynb #2806622a
+# %% ../../nbs/stanh/04_codec.ipynb #b2d38957
 def _write(encoder, escapes, k, rows, tables, levels):
     """Encode the quantizer indexes `k` under table `rows`; overflow goes to the list `escapes`."""
     symbols, over = to_symbols(k, levels)
@@ -46,7 +46,7 @@ def _read(decoder, escapes, rows, tables, levels):
     over, escapes[:] = escapes[:count], escapes[count:]
     return from_symbols(symbols, over, levels).reshape(rows.shape)
 
-# %% ../../nbs/stanh/04_codec.ipynb #6cf1d5fd
+# %% ../../nbs/stanh/04_codec.ipynb #5ccc67f6
 def _channel_rows(shape):
     """Table row of each element of z [1, C, h, w]: its channel."""
     return np.broadcast_to(np.arange(shape[1], dtype=np.uint8 if shape[1] <= 256 else np.uint16)[None, :, None, None], shape)
@@ -72,7 +72,7 @@ def _write_latents(net, qy, qz, ty, tz, y, z, extend: bool):
     head = encode_integers(np.concatenate(escapes)) + pack_guards(*map(np.concatenate, zip(*risk)))
     return head + encoder.bytes(), state_crc(*seen) ^ ty.crc ^ tz.crc
 
-# %% ../../nbs/stanh/04_codec.ipynb #1a698366
+# %% ../../nbs/stanh/04_codec.ipynb #9dce1737
 def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend: bool, device):
     """Decode ŷ for z of `shape`; raises `StanhlicError` if the scale indexes differ from the encoder's."""
     elements = shape[2] * shape[3] * 16 * net.config.latent
@@ -95,7 +95,7 @@ def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend
         raise StanhlicError("this machine's network computes other scales than the encoder's did; decode on the kind of device that wrote the file")
     return y_hat
 
-# %% ../../nbs/stanh/04_codec.ipynb #780491ea
+# %% ../../nbs/stanh/04_codec.ipynb #2577d1f7
 MULTIPLE = 64  # the network needs sides that are multiples of this
 
 class StanhCodec:
@@ -145,7 +145,7 @@ class StanhCodec:
             payload, check = _write_latents(*at, *a.latents(at[0]), extend)
         return pack(Header(self.kind, self.fingerprint, a.height, a.width, bytes(position) + check.to_bytes(4, "little")), [payload])
 
-# %% ../../nbs/stanh/04_codec.ipynb #f5e8bb04
+# %% ../../nbs/stanh/04_codec.ipynb #e5bf1ed7
 class Analysis:
     """A padded picture and its latents, computed once for each anchor that asks."""
 
@@ -162,7 +162,7 @@ class Analysis:
             self._latents[id(net)] = y, net.h_a(y).float()
         return self._latents[id(net)]
 
-# %% ../../nbs/stanh/04_codec.ipynb #d879d705
+# %% ../../nbs/stanh/04_codec.ipynb #b0257406
 def decode(self: StanhCodec, data: bytes) -> np.ndarray:
     """The picture in a `.slic` file, uint8 [H, W, 3]; raises `StanhlicError` for a damaged, foreign or undecodable file."""
     header, chunks = unpack(data)
@@ -178,7 +178,7 @@ def decode(self: StanhCodec, data: bytes) -> np.ndarray:
 
 StanhCodec.decode = decode
 
-# %% ../../nbs/stanh/04_codec.ipynb #21cdf685
+# %% ../../nbs/stanh/04_codec.ipynb #d399c709
 def parse_params(
     params: bytes,  # of the container's header
     points: int,    # rate points of the model
@@ -189,9 +189,9 @@ def parse_params(
     if position.level + (position.alpha > 0) >= points: raise StanhlicError(f"rate level {position.level} of a model that has {points}; the file is damaged")
     return position, int.from_bytes(params[2:], "little")
 
-# %% ../../nbs/stanh/04_codec.ipynb #7b054013
+# %% ../../nbs/stanh/04_codec.ipynb #f4a9c99c
 def estimate(self: StanhCodec, image, quality: float) -> float:
-    """Bits by the model's likelihoods: -Σ log2 p over y and z, headers not counted."""
+    """Bits by the model's likelihoods at tabulated scales: -Σ log2 p over y and z, headers not counted."""
     a = self.analyse(image)
     with exact():
         net, qy, qz = self.model.quantizers(position_of(quality, self.points))
@@ -208,12 +208,15 @@ class _Shell:
     """A network whose transforms are already done."""
 
     def __init__(self, net, y, z):
-        self.config, self.entropy_bottleneck, self.latents = net.config, net.entropy_bottleneck, net.latents
+        self.config, self.entropy_bottleneck, self.net, self.table = net.config, net.entropy_bottleneck, net, scale_table().float().to(y.device)
         self.g_a, self.h_a, self.g_s = lambda x: y, lambda y: z, lambda y_hat: y_hat
+
+    def latents(self, z_hat, code):
+        return self.net.latents(z_hat, lambda i, mean, scale: code(i, mean, self.table[scale_indexes(scale).long()]))
 
 StanhCodec.estimate = estimate
 
-# %% ../../nbs/stanh/04_codec.ipynb #266f4943
+# %% ../../nbs/stanh/04_codec.ipynb #9abad8e6
 def quality_for(self: StanhCodec, image, target_bpp: float = None, target_bytes: int = None, target_psnr: float = None) -> float:
     """The quality that meets one target: the best picture within a rate, or the smallest file that reaches a PSNR in dB.
 
@@ -232,7 +235,7 @@ def quality_for(self: StanhCodec, image, target_bpp: float = None, target_bytes:
 
 StanhCodec.quality_for = quality_for
 
-# %% ../../nbs/stanh/04_codec.ipynb #dec9927e
+# %% ../../nbs/stanh/04_codec.ipynb #d5b76a31
 def _bisect(value, goal, last: int, rising: bool) -> int:
     """Smallest n with value(n) ≥ goal if `rising`, else largest n with value(n) ≤ goal, for n in 0..last."""
     low, high = -1, last + 1          # value(low) < goal ≤ value(high), or ≤ and >
@@ -242,7 +245,7 @@ def _bisect(value, goal, last: int, rising: bool) -> int:
         low, high = (middle, high) if below else (low, middle)
     return high if rising else low
 
-# %% ../../nbs/stanh/04_codec.ipynb #958d8b60
+# %% ../../nbs/stanh/04_codec.ipynb #b1ddf791
 def _psnr_at(self: StanhCodec, a, position: Position) -> float:
     """PSNR in dB of what a file at this position will decode to, computed by the encoder."""
     from stanhlic.metrics import psnr
@@ -253,7 +256,7 @@ def _psnr_at(self: StanhCodec, a, position: Position) -> float:
 
 StanhCodec.psnr_at = _psnr_at
 
-# %% ../../nbs/stanh/04_codec.ipynb #c74de844
+# %% ../../nbs/stanh/04_codec.ipynb #7975fa6c
 def _describe(self: StanhCodec, header: Header) -> dict:
     """A file's own parameters for people: quality, level, α, anchor and λ."""
     position, check = parse_params(header.params, self.points)

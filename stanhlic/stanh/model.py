@@ -6,7 +6,7 @@
 __all__ = ['STEPS', 'CORRECTED', 'PUBLISHED', 'RatePoint', 'rounding_point', 'Position', 'position_of', 'quality_of', 'Forms',
            'StanhModel', 'evaluate_at', 'shifted', 'simulate', 'model_config', 'build_model']
 
-# %% ../../nbs/stanh/03_model.ipynb #62907c9b
+# %% ../../nbs/stanh/03_model.ipynb #d33caa26
 from dataclasses import dataclass
 from typing import NamedTuple
 import torch
@@ -16,7 +16,7 @@ from ..errors import StanhlicError
 from . import rate as R
 from .quantizer import STanH, Staircase, interpolate
 
-# %% ../../nbs/stanh/03_model.ipynb #be9f56c5
+# %% ../../nbs/stanh/03_model.ipynb #cc85c7be
 class RatePoint(nn.Module):
     """Quantizers of y and z at one rate, and where they belong (STanH, sec. III-C)."""
 
@@ -36,7 +36,7 @@ class RatePoint(nn.Module):
         return {"anchor": self.anchor, "lambda": self.lmbda, "kind": self.kind, "form": self.y.form,
                 "jumps": [self.y.num_levels - 1, self.z.num_levels - 1]}
 
-# %% ../../nbs/stanh/03_model.ipynb #1efc57f7
+# %% ../../nbs/stanh/03_model.ipynb #7a639af8
 def rounding_point(
     lmbda: float = 0.013,        # λ the point is meant for
     extrema=(60, 20),            # outermost levels of y and z
@@ -48,7 +48,7 @@ def rounding_point(
     y = STanH.from_extrema(extrema[0], 2 * round(extrema[0] / step), symmetric=symmetric and not free, free=free)
     return RatePoint(y, STanH.from_extrema(extrema[1], symmetric=symmetric and not free, free=free), lmbda=lmbda)
 
-# %% ../../nbs/stanh/03_model.ipynb #0c07c19f
+# %% ../../nbs/stanh/03_model.ipynb #1980fcf8
 STEPS = 256  # positions between two neighbouring points
 
 class Position(NamedTuple):
@@ -68,7 +68,7 @@ def quality_of(position: Position, points: int) -> float:
     """Quality at which a position stands; the inverse of `position_of`."""
     return 100 * (position.level * STEPS + position.alpha) / (STEPS * max(1, points - 1))
 
-# %% ../../nbs/stanh/03_model.ipynb #21a37668
+# %% ../../nbs/stanh/03_model.ipynb #7568ffb3
 @dataclass(frozen=True)
 class Forms:
     """Which form of each of the three disputed parts a model uses."""
@@ -78,7 +78,7 @@ class Forms:
 
 CORRECTED, PUBLISHED = Forms(), Forms("midpoint", "raw", False)
 
-# %% ../../nbs/stanh/03_model.ipynb #e35adf6b
+# %% ../../nbs/stanh/03_model.ipynb #15a35f56
 class StanhModel(nn.Module):
     """Anchors, their rate points in order of rising rate, and the continuous scale across them (STanH, sec. III).
 
@@ -116,7 +116,7 @@ class StanhModel(nn.Module):
         """Loss of the priors' quantiles."""
         return sum(a.entropy_bottleneck.aux_loss() for a in self.anchors)
 
-# %% ../../nbs/stanh/03_model.ipynb #8a201f11
+# %% ../../nbs/stanh/03_model.ipynb #3fcdbbb5
 def evaluate_at(
     net: nn.Module,
     qy: Staircase,
@@ -135,7 +135,7 @@ def evaluate_at(
         return v + mean
     return {"x_hat": net.g_s(net.latents(z_hat, code)).float(), "likelihoods": {"y": torch.cat(p_y, 1), "z": p_z}}
 
-# %% ../../nbs/stanh/03_model.ipynb #31f81322
+# %% ../../nbs/stanh/03_model.ipynb #babf7d80
 def _hard_y(v, scale, qy, forms):
     """Hard value of the residual `v` and its likelihood, both shaped like `v`."""
     if forms.rate_form == "midpoint":
@@ -154,7 +154,7 @@ def _hard_z(net, qz, z, forms):
     k = qz.index(z - medians, extend=True)
     return qz.dequantize(k) + medians, torch.exp2(-R.factorized_bits_hard(k, centred, qz))
 
-# %% ../../nbs/stanh/03_model.ipynb #3502949c
+# %% ../../nbs/stanh/03_model.ipynb #8b8ed7d0
 class _Shifted(nn.Module):
     """A factorized prior seen from its medians."""
 
@@ -172,7 +172,7 @@ def shifted(
     """A prior as seen from its medians, and the medians."""
     return _Shifted(prior), prior.medians()
 
-# %% ../../nbs/stanh/03_model.ipynb #979c853c
+# %% ../../nbs/stanh/03_model.ipynb #bc7152e2
 def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
     """A training pass at inverse temperatures `beta` = (y, z): x_hat, likelihoods and the latents themselves."""
     y, p_y = net.g_a(x), []
@@ -197,15 +197,21 @@ def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
     x_hat = net.g_s(net.latents(z_hat, code)).float()
     return {"x_hat": x_hat, "likelihoods": {"y": torch.cat(p_y, 1), "z": p_z}, "latents": {"y": y.detach(), "z": z.detach()}}
 
-# %% ../../nbs/stanh/03_model.ipynb #c57dc35a
+# %% ../../nbs/stanh/03_model.ipynb #eb3918d8
 def model_config(model: StanhModel) -> dict:
-    """What must stand beside the tensors to rebuild a model whose anchors are `Zou22` networks."""
+    """What must stand beside the tensors to rebuild a model, whose anchors are `Zou22` or plugged-in networks."""
     from dataclasses import asdict
     return {"anchors": [asdict(a.config) for a in model.anchors], "forms": asdict(model.forms), "points": [p.record() for p in model.points]}
 
+def _build_anchor(c):
+    if "architecture" in c:  # a network of CompressAI, plugged in
+        from stanhlic.stanh.plugin import build_host
+        return build_host(c)
+    return Zou22(Zou22Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()}))
+
 def build_model(config: dict) -> StanhModel:
     """The untrained model a configuration describes."""
-    anchors = [Zou22(Zou22Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()})) for c in config["anchors"]]
+    anchors = [_build_anchor(c) for c in config["anchors"]]
     points = [RatePoint(*[STanH.from_extrema(n / 2, n, symmetric=p["form"] == "symmetric", free=p["form"] == "free") for n in p["jumps"]],
                         p["anchor"], p["lambda"], p["kind"]) for p in config["points"]]
     return StanhModel(anchors, points, Forms(**config["forms"]))

@@ -6,7 +6,7 @@
 __all__ = ['distortion', 'Schedules', 'make_schedules', 'base_loss', 'stanh_loss', 'validation_set', 'hard_validation',
            'add_derivation', 'train_only', 'training_arrays', 'train_stage', 'run']
 
-# %% ../../nbs/stanh/05_training.ipynb #66c3a2f4
+# %% ../../nbs/stanh/05_training.ipynb #991357db
 from pathlib import Path
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from .model import Forms, RatePoint, StanhModel, build_model, model_config, roun
 from .quantizer import STanH
 from ..zoo import load_weights, resolve_device, save_weights
 
-# %% ../../nbs/stanh/05_training.ipynb #d28729b2
+# %% ../../nbs/stanh/05_training.ipynb #b194b9c3
 def distortion(
     x_hat: torch.Tensor,   # [N, 3, H, W]
     x: torch.Tensor,       # [N, 3, H, W] in [0, 1]
@@ -32,7 +32,7 @@ def distortion(
     from pytorch_msssim import ms_ssim
     return 1 - ms_ssim(x_hat.float().clamp(0, 1), x, data_range=1.0)
 
-# %% ../../nbs/stanh/05_training.ipynb #a4aa257c
+# %% ../../nbs/stanh/05_training.ipynb #78eb72a9
 class Schedules:
     """Annealing of y and z together; `betas` are in use now."""
 
@@ -62,7 +62,7 @@ def make_schedules(settings: dict) -> Schedules:
     seeds = ({"seed": seed}, {"seed": seed + 1}) if name == "gap_stochastic" else ({}, {})
     return Schedules(*(make_schedule(name, **numbers[name], **s) for s in seeds))
 
-# %% ../../nbs/stanh/05_training.ipynb #69514b3b
+# %% ../../nbs/stanh/05_training.ipynb #ef42f0a7
 def _facts(out, x, lmbda, metric):
     d, bpp = distortion(out["x_hat"], x, metric), rate(out["likelihoods"], x.shape[0] * x.shape[2] * x.shape[3])
     loss = lmbda * d + bpp
@@ -87,7 +87,7 @@ def stanh_loss(model: StanhModel, point: int, lmbda: float, schedules: Schedules
         return _facts(out, x, lmbda, metric)
     return loss
 
-# %% ../../nbs/stanh/05_training.ipynb #f0442baa
+# %% ../../nbs/stanh/05_training.ipynb #4a710308
 def validation_set(
     arrays: list[np.ndarray],  # photographs, uint8 [H, W, 3]
     side: int = 256,           # side of the central crop; a multiple of 64
@@ -112,7 +112,7 @@ def hard_validation(crops, point: int, lmbda: float, metric: str = "mse"):
         return {k: np.mean([r[k] for r in rows]) for k in rows[0]}
     return validate
 
-# %% ../../nbs/stanh/05_training.ipynb #a5d24148
+# %% ../../nbs/stanh/05_training.ipynb #0a483fda
 def add_derivation(
     model: StanhModel,
     lmbda: float,      # of the new point
@@ -132,7 +132,7 @@ def train_only(model: StanhModel, point: int):
     """Freeze all but the quantizers of one rate point."""
     for name, p in model.named_parameters(): p.requires_grad_(name.startswith(f"points.{point}."))
 
-# %% ../../nbs/stanh/05_training.ipynb #8ae35dd9
+# %% ../../nbs/stanh/05_training.ipynb #9aea5514
 def training_arrays(
     data: str | None,      # folder of photographs, or None for the data set "train"
     smoke: bool = False,   # fall back on the sample photograph
@@ -145,7 +145,7 @@ def training_arrays(
     train, valid = split_files(files)
     return load_arrays(train), load_arrays(valid), f"{len(train)} photographs" if data else f"data set train, {len(train)} of {len(files)} photographs"
 
-# %% ../../nbs/stanh/05_training.ipynb #d488661b
+# %% ../../nbs/stanh/05_training.ipynb #190cb8a2
 def _initial(stage, settings, init):
     """The model a stage starts from."""
     if init:
@@ -164,7 +164,7 @@ def _forms(model, settings):
     chosen = {k: settings[k] for k in ("rate_form", "centre", "interpolate_z") if k in settings}
     model.forms = replace(model.forms, **chosen)
 
-# %% ../../nbs/stanh/05_training.ipynb #e5297bde
+# %% ../../nbs/stanh/05_training.ipynb #567d0fc2
 def train_stage(
     model: StanhModel,
     stage: str,        # "base", "anchor" or "derivation"
@@ -182,8 +182,9 @@ def train_stage(
     point = 0
     if stage == "derivation": point = add_derivation(model, lmbda)
     else:
-        for p in model.parameters(): p.requires_grad_(True)
+        model.requires_grad_(True)
         model.points[0].lmbda = lmbda
+        if settings.get("freeze"): train_only(model, 0)
     schedules = None if stage == "base" else make_schedules(settings)
     loss = base_loss(lmbda, metric) if stage == "base" else stanh_loss(model, point, lmbda, schedules, metric)
     crops = validation_set(valid, 64 if plan.crop < 128 else 256)[:settings.get("validation", 24)]
@@ -192,8 +193,8 @@ def train_stage(
     fit(_Base(model) if stage == "base" else model, loss, pool, plan, out, hard_validation(crops, point, lmbda, metric), schedules, resume, device, facts)
     return model
 
-# %% ../../nbs/stanh/05_training.ipynb #0a062860
-_OPTIONS = ("name", "size", "metric", "schedule", "beta", "beta_end", "factor", "slope", "rate_form", "centre", "interpolate_z", "validation")
+# %% ../../nbs/stanh/05_training.ipynb #dacbeacb
+_OPTIONS = ("name", "freeze", "size", "metric", "schedule", "beta", "beta_end", "factor", "slope", "rate_form", "centre", "interpolate_z", "validation")
 
 def run(
     stage: str,                 # base, anchor or derivation
