@@ -22,6 +22,15 @@ def shell(source):
     return "```sh\n" + source.split("\n", 1)[1].strip() + "\n```"
 
 
+def joined(outputs):
+    "Outputs with neighbouring pieces of one stream put together again."
+    whole = []
+    for o in outputs:
+        if whole and o.output_type == "stream" == whole[-1].output_type and o.name == whole[-1].name: whole[-1].text += o.text
+        else: whole.append(o)
+    return whole
+
+
 def kept(cell):
     "The cells that stand for `cell` in the README, or none."
     if cell.cell_type != "code": return [cell]
@@ -31,6 +40,7 @@ def kept(cell):
     head = []
     if cell.source.startswith("%%sh"): head, cell.source = [nbformat.v4.new_markdown_cell(shell(cell.source))], ""
     if "echo: false" in marks: cell.source = ""
+    cell.outputs = joined(cell.outputs)
     return head + ([cell] if cell.source or cell.outputs else [])
 
 
