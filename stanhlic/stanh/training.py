@@ -6,7 +6,7 @@
 __all__ = ['Schedules', 'make_schedules', 'base_loss', 'stanh_loss', 'validation_set', 'hard_validation', 'add_derivation',
            'train_only', 'training_arrays', 'train_stage', 'run']
 
-# %% ../../nbs/stanh/05_training.ipynb #c94826fb
+# %% ../../nbs/stanh/05_training.ipynb #5956f44c
 from pathlib import Path
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from .model import Forms, RatePoint, StanhModel, build_model, model_config, roun
 from .quantizer import STanH
 from ..zoo import load_weights, resolve_device, save_weights
 
-# %% ../../nbs/stanh/05_training.ipynb #4e3e6258
+# %% ../../nbs/stanh/05_training.ipynb #e6245da3
 class Schedules:
     """Annealing of y and z together; `betas` are in use now."""
 
@@ -49,7 +49,7 @@ def make_schedules(settings: dict) -> Schedules:
     seeds = ({"seed": seed}, {"seed": seed + 1}) if name == "gap_stochastic" else ({}, {})
     return Schedules(*(make_schedule(name, **numbers[name], **s) for s in seeds))
 
-# %% ../../nbs/stanh/05_training.ipynb #7af76dad
+# %% ../../nbs/stanh/05_training.ipynb #978a0195
 def _facts(out, x, lmbda, metric):
     d, bpp = distortion(out["x_hat"], x, metric), rate(out["likelihoods"], x.shape[0] * x.shape[2] * x.shape[3])
     loss = lmbda * d + bpp
@@ -74,7 +74,7 @@ def stanh_loss(model: StanhModel, point: int, lmbda: float, schedules: Schedules
         return _facts(out, x, lmbda, metric)
     return loss
 
-# %% ../../nbs/stanh/05_training.ipynb #fb3e83bb
+# %% ../../nbs/stanh/05_training.ipynb #0cf9abb9
 def validation_set(
     arrays: list[np.ndarray],  # photographs, uint8 [H, W, 3]
     side: int = 256,           # side of the central crop; a multiple of 64
@@ -99,7 +99,7 @@ def hard_validation(crops, point: int, lmbda: float, metric: str = "mse"):
         return {k: np.mean([r[k] for r in rows]) for k in rows[0]}
     return validate
 
-# %% ../../nbs/stanh/05_training.ipynb #48d7d870
+# %% ../../nbs/stanh/05_training.ipynb #dcbc9617
 def add_derivation(
     model: StanhModel,
     lmbda: float,      # of the new point
@@ -119,7 +119,7 @@ def train_only(model: StanhModel, point: int):
     """Freeze all but the quantizers of one rate point."""
     for name, p in model.named_parameters(): p.requires_grad_(name.startswith(f"points.{point}."))
 
-# %% ../../nbs/stanh/05_training.ipynb #16e3de95
+# %% ../../nbs/stanh/05_training.ipynb #511ff689
 def training_arrays(
     data: str | None,      # folder of photographs, or None for the data set "train"
     smoke: bool = False,   # fall back on the sample photograph
@@ -132,13 +132,15 @@ def training_arrays(
     train, valid = split_files(files)
     return load_arrays(train), load_arrays(valid), f"{len(train)} photographs" if data else f"data set train, {len(train)} of {len(files)} photographs"
 
-# %% ../../nbs/stanh/05_training.ipynb #48db3fc9
+# %% ../../nbs/stanh/05_training.ipynb #b5537801
 def _initial(stage, settings, init):
     """The model a stage starts from."""
     if init:
         weights = load_weights(init)
         model = build_model(weights.header["config"])
         model.load_state_dict(weights.tensors)
+        if stage != "derivation" and len(model.points) > 1:  # the network starts anew; points derived from it no longer fit
+            model = StanhModel([model.anchors[0]], [rounding_point(settings["lmbda"])], model.forms)
         return model, weights.header
     if stage == "derivation": raise StanhlicError("a derivation needs an anchor; give --init MODEL.safetensors")
     torch.manual_seed(settings.get("seed", 0))
@@ -151,7 +153,7 @@ def _forms(model, settings):
     chosen = {k: settings[k] for k in ("rate_form", "centre", "interpolate_z") if k in settings}
     model.forms = replace(model.forms, **chosen)
 
-# %% ../../nbs/stanh/05_training.ipynb #683c639a
+# %% ../../nbs/stanh/05_training.ipynb #f1c7b0d4
 def train_stage(
     model: StanhModel,
     stage: str,        # "base", "anchor" or "derivation"
@@ -180,7 +182,7 @@ def train_stage(
     fit(_Base(model) if stage == "base" else model, loss, pool, plan, out, hard_validation(crops, point, lmbda, metric), schedules, resume, device, facts)
     return model
 
-# %% ../../nbs/stanh/05_training.ipynb #947340ab
+# %% ../../nbs/stanh/05_training.ipynb #93824dca
 _OPTIONS = ("name", "freeze", "size", "metric", "schedule", "beta", "beta_end", "factor", "slope", "rate_form", "centre", "interpolate_z", "validation")
 
 def run(
