@@ -37,6 +37,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'stanhlic.backbone._WindowHeads.forward': ( 'core/backbone.html#_windowheads.forward',
                                                                                'stanhlic/backbone.py'),
                                    'stanhlic.backbone._outer_gate': ('core/backbone.html#_outer_gate', 'stanhlic/backbone.py'),
+                                   'stanhlic.backbone._principal_block': ('core/backbone.html#_principal_block', 'stanhlic/backbone.py'),
+                                   'stanhlic.backbone._principal_start': ('core/backbone.html#_principal_start', 'stanhlic/backbone.py'),
                                    'stanhlic.backbone._widths': ('core/backbone.html#_widths', 'stanhlic/backbone.py'),
                                    'stanhlic.backbone.add_noise': ('core/backbone.html#add_noise', 'stanhlic/backbone.py'),
                                    'stanhlic.backbone.analysis': ('core/backbone.html#analysis', 'stanhlic/backbone.py'),

@@ -30,7 +30,7 @@ class Zou22Config:
     outer_gate: bool = True                          # an attention gate at 1/4 of the resolution, beside the one at 1/16
 
 ZOU22 = Zou22Config()
-ZOU22_COMPACT = Zou22Config(width=64, latent=96, slices=4, support=3, context=(64,), heads=2, units=1, outer=(32, 48), outer_gate=False)
+ZOU22_COMPACT = Zou22Config(width=64, latent=96, slices=4, support=3, context=(64,), heads=2, units=1, outer=(32, 64), outer_gate=False)
 
 # %% ../nbs/core/05_backbone.ipynb #9a0bf58f
 class _Positive(nn.Module):
@@ -297,9 +297,10 @@ def round_ste(v: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/core/05_backbone.ipynb #5c78f0ee
 @torch.no_grad()
 def initialise(
-    net: Zou22,    # changed in place
+    net: Zou22,                   # changed in place
+    crops: torch.Tensor = None,   # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64: start as their principal components
 ) -> Zou22:
-    """Variance-preserving initial weights for a network that is to be trained from scratch."""
+    """Initial weights for a network that is to be trained from scratch."""
     for m in net.modules():
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
         elif isinstance(m, nn.ConvTranspose2d): nn.init.normal_(m.weight, std=0.7 * (4 / (25 * m.weight.shape[0])) ** 0.5)
@@ -308,6 +309,38 @@ def initialise(
     for branch in net.cc_scale_transforms: nn.init.ones_(branch[-1].bias)
     for branch in net.lrp_transforms: nn.init.zeros_(branch[-1].weight)
     net.g_s[-1].weight.mul_(0.1); nn.init.constant_(net.g_s[-1].bias, 0.45)
+    return net if crops is None else _principal_start(net, crops)
+
+# %% ../nbs/core/05_backbone.ipynb #b47585e3
+def _principal_block(down, up, x, size: float):
+    "Let a pair of layers begin as principal components of x and back; `size` below 1: of the largest, else the mean"
+    n, mean = len(down.weight), x.mean((0, 2, 3))
+    down.weight.mul_(0.01); up.weight.mul_(0.01)
+    blocks = F.pixel_unshuffle(x - mean[:, None, None], 2).transpose(0, 1).flatten(1)
+    variances, vectors = torch.linalg.eigh(blocks @ blocks.t() / blocks.shape[1])
+    variances, vectors = variances.flip(0)[:n], vectors.flip(1)[:, :n].t()
+    scale = size / (variances[0] if size < 1 else variances.mean()).sqrt()
+    vectors = vectors.reshape(len(vectors), x.shape[1], 2, 2)
+    down.weight[:len(vectors), :, 2:4, 2:4] += scale * vectors
+    up.weight[:len(vectors), :, 2:4, 2:4] += vectors / scale
+    down.bias.copy_(-(down.weight.sum((2, 3)) @ mean)); up.bias.copy_(mean)
+
+# %% ../nbs/core/05_backbone.ipynb #02a47175
+def _principal_start(net, crops):
+    downs = [m for m in net.g_a if isinstance(m, nn.Conv2d)]
+    ups, x = [m for m in net.g_s[::-1] if isinstance(m, nn.ConvTranspose2d)], crops
+    for i, (down, up) in enumerate(zip(downs, ups)):
+        _principal_block(down, up, x, 0.5 if i < 3 else 3.0)
+        x = down(x)
+        if i < 3: x = net.g_a[list(net.g_a).index(down) + 1](x)
+    for gate in (m for s in (net.g_a, net.g_s) for m in s if isinstance(m, AttentionGate)):
+        gate.conv_b[-1].weight.mul_(0.1); nn.init.constant_(gate.conv_b[-1].bias, -3.0)
+    y = net.g_a(crops)
+    for branches, value in ((net.cc_mean_transforms, y.mean((0, 2, 3))), (net.cc_scale_transforms, y.std((0, 2, 3)).clamp(min=0.3))):
+        for branch, part in zip(branches, value.chunk(net.config.slices)): branch[-1].weight.mul_(0.1); branch[-1].bias.copy_(part)
+    z = net.h_a(y); gain = 3 / z.std()
+    net.h_a[-1].weight.mul_(gain); net.h_a[-1].bias.copy_(-gain * z.mean((0, 2, 3)))
+    for h in (net.h_mean_s, net.h_scale_s): h[0].weight.div_(gain)
     return net
 
 # %% ../nbs/core/05_backbone.ipynb #06dfb4b0

@@ -133,7 +133,7 @@ def training_arrays(
     return load_arrays(train), load_arrays(valid), f"{len(train)} photographs" if data else f"data set train, {len(train)} of {len(files)} photographs"
 
 # %% ../../nbs/stanh/05_training.ipynb #b5537801
-def _initial(stage, settings, init):
+def _initial(stage, settings, init, train):
     """The model a stage starts from."""
     if init:
         weights = load_weights(init)
@@ -145,7 +145,8 @@ def _initial(stage, settings, init):
     if stage == "derivation": raise StanhlicError("a derivation needs an anchor; give --init MODEL.safetensors")
     torch.manual_seed(settings.get("seed", 0))
     config = {"full": ZOU22, "compact": ZOU22_COMPACT}[settings.get("size", "compact")]
-    return StanhModel([initialise(Zou22(config))], [rounding_point(settings["lmbda"])]), {"provenance": {}}
+    crops = ImagePool(train, 64 if settings["crop"] < 128 else 128, settings.get("seed", 0) + 1).batch(96)
+    return StanhModel([initialise(Zou22(config), crops)], [rounding_point(settings["lmbda"])]), {"provenance": {}}
 
 def _forms(model, settings):
     """Switch the forms a stage asks for; the published ones use free parameters."""
@@ -197,9 +198,9 @@ def run(
 ) -> Path:                      # the weight file
     """Train one stage of the STanH system (STanH, sec. III-C and III-D)."""
     settings, device, out = load_profile(Path(__file__).with_name("profiles.yaml"), profile, stage, set, _OPTIONS), resolve_device(device), Path(out)
-    model, header = _initial(stage, settings, init)
-    _forms(model, settings)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
+    model, header = _initial(stage, settings, init, train)
+    _forms(model, settings)
     facts = {"system": "stanh", "stage": stage, "profile": profile, "data": source, "device": device}
     for lmbda in settings["lmbdas"] if stage == "derivation" else [settings["lmbda"]]:
         train_stage(model, stage, settings, train, valid, out / f"{stage}-{lmbda:g}", lmbda, resume, device, facts | {"lambda": lmbda})
