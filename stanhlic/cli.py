@@ -49,6 +49,12 @@ def _about(version: Annotated[bool, typer.Option("--version", callback=_version,
       stanhlic info photo.slic
       stanhlic decompress photo.slic back.png
 
+    \b
+    Files that may be cut:
+      stanhlic compress photo.png photo.slic --model progressive-compact
+      stanhlic truncate photo.slic small.slic --bytes 20000
+      stanhlic view photo.slic
+
     Every command explains itself: stanhlic compress --help
     """
 
@@ -119,11 +125,20 @@ def _one_rate(**given):
         if name != "quality" and not 0 < value < float("inf"): raise StanhlicError(f"{name.replace('_', ' ')} {value:g} is not a positive number; choose one")
     return given
 
+# %% ../nbs/core/09_cli.ipynb #34e2b16c
+def _needs_layers(codec):
+    "Refuse --layers where there are none"
+    if not hasattr(codec, "layers"): raise StanhlicError(f"--layers is for layered models (rnn); {codec.name} is a {codec.kind} model")
+
+# %% ../nbs/core/09_cli.ipynb #abac9f39
 def _compressed(image, codec, given):
-    "Bytes and quality; a codec that can analyse a picture once for all qualities does"
-    if hasattr(codec, "analyse"): image = codec.analyse(image)
-    quality = codec.quality_for(image, **given) if given and "quality" not in given else given.get("quality", 50.0)
-    return codec.encode(image, quality), quality
+    "Bytes and quality; the picture is analysed once, however many qualities are tried"
+    from stanhlic.container import read_header
+    if "layers" in given: _needs_layers(codec)
+    image = codec.analyse(image)
+    if any(name.startswith("target") for name in given): given = {"quality": codec.quality_for(image, **given)}
+    data = codec.encode(image, **given)
+    return data, given.get("quality", codec.describe(read_header(data))["quality"])
 
 # %% ../nbs/core/09_cli.ipynb #0d6526bc
 @app.command("compress")
@@ -131,10 +146,11 @@ def _compress(
     source: Annotated[str, typer.Argument(metavar="IN", help="Picture: PNG, JPEG, WebP, TIFF, BMP, PPM, ...")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic.")],
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="A model's name or file.")] = DEFAULT_MODEL,
-    quality: Annotated[Optional[float], typer.Option(metavar="Q", help="0 (smallest) to 100 (best), any real number; 50 if nothing else is said.")] = None,
+    quality: Annotated[Optional[float], typer.Option(metavar="Q", help="0 (smallest) to 100 (best), any real number; if nothing else is said, 50 for stanh models, 100 for rnn and progressive.")] = None,
     target_bpp: Annotated[Optional[float], typer.Option(metavar="B", help="Best quality within so many bits per pixel.")] = None,
     target_bytes: Annotated[Optional[int], typer.Option(metavar="N", help="Best quality within so many bytes.")] = None,
     target_psnr: Annotated[Optional[float], typer.Option(metavar="P", help="Smallest file that reaches so many dB.")] = None,
+    layers: Annotated[Optional[int], typer.Option(metavar="K", help="Number of layers; for rnn models only.")] = None,
     device: Device = "auto", as_json: Json = False,
 ):
     """Compress a picture to a .slic file.
@@ -147,8 +163,9 @@ def _compress(
       stanhlic compress photo.png photo.slic --quality 72.5
       stanhlic compress photo.png photo.slic --target-bpp 0.3
       stanhlic compress photo.png photo.slic --target-bytes 20000 --json
+      stanhlic compress photo.png photo.slic --model rnn-compact --layers 2
     """
-    given = _one_rate(quality=quality, target_bpp=target_bpp, target_bytes=target_bytes, target_psnr=target_psnr)
+    given = _one_rate(quality=quality, target_bpp=target_bpp, target_bytes=target_bytes, target_psnr=target_psnr, layers=layers)
     from stanhlic.images import atomic_write, read_image
     from stanhlic.zoo import load_codec, model_path
     image, _ = read_image(source), model_path(model)
@@ -161,22 +178,39 @@ def _compress(
                 height=height, width=width, seconds=time.perf_counter() - start)
     _emit(done, f"{target}: {len(data)} bytes, {done['bpp']:.4f} bpp, quality {q:.4g}, {codec.name}", as_json)
 
-# %% ../nbs/core/09_cli.ipynb #f0850a6f
+# %% ../nbs/core/09_cli.ipynb #c6a80dbe
+def _picture(codec, data, layers):
+    "Picture, and a note or None"
+    if layers is not None:
+        _needs_layers(codec)
+        return codec.decode(data, layers=layers), None
+    if not hasattr(codec, "decoder"): return codec.decode(data), None
+    decoder = codec.decoder().feed(data)
+    return decoder.image(), decoder.note
+
+# %% ../nbs/core/09_cli.ipynb #d889ba3c
+def _remark(path, note):
+    "One line on standard error, if there is something to say"
+    if note: typer.echo(f"stanhlic: note: {path}: {note}", err=True)
+
+# %% ../nbs/core/09_cli.ipynb #01d4b0d9
 @app.command("decompress")
 def _decompress(
     source: Annotated[str, typer.Argument(metavar="IN", help="A .slic file.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="Picture to write, lossless: .png .ppm .bmp .tif .webp")],
     model: Annotated[Optional[str], typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
+    layers: Annotated[Optional[int], typer.Option(metavar="K", help="Show the first K layers only; for rnn files.")] = None,
     device: Device = "auto",
 ):
     """Decompress a .slic file to a picture.
 
-    A damaged, cut or foreign file is refused with one line, and nothing is written.
+    A file of an rnn or progressive model may be cut: what is there is shown. Any other cut, damaged or foreign file is refused with one line, and nothing is written.
 
     \b
     Examples:
       stanhlic decompress photo.slic back.png
       stanhlic decompress photo.slic back.png --model my-model.safetensors
+      stanhlic decompress photo.slic rough.png --layers 1
     """
     from stanhlic.images import check_writable_suffix, read_bytes, write_image
     from stanhlic.zoo import codec_for
@@ -184,8 +218,9 @@ def _decompress(
     with _about_file(source): header = _sound(data)
     check_writable_suffix(target)
     _check_target(source, target)
-    with _busy("decompressing"), _about_file(source): picture = codec_for(header, model, device).decode(data)
+    with _busy("decompressing"), _about_file(source): picture, note = _picture(codec_for(header, model, device), data, layers)
     write_image(target, picture)
+    _remark(source, note)
     typer.echo(f"{target}: {header.width}x{header.height}")
 
 # %% ../nbs/core/09_cli.ipynb #c0751feb
@@ -205,6 +240,7 @@ def _sound(data):
     if header.kind not in MAY_BE_CUT: unpack(data)
     return header
 
+# %% ../nbs/core/09_cli.ipynb #a3f117c8
 def _described(data):
     "What a file says of itself, and what its codec adds"
     from stanhlic.container import describe
@@ -212,8 +248,11 @@ def _described(data):
     header, found = _sound(data), describe(data)
     try: name = find_model(header.fingerprint)
     except StanhlicError: return found | {"model": None}
-    with _busy("reading"): return found | {"model": name} | codec_for(header, device="cpu").describe(header)
+    with _busy("reading"): codec = codec_for(header, device="cpu")
+    note = None if found["complete"] else codec.decoder().feed(data).note or "the file is cut; what follows belongs to the whole of it"
+    return found | {"model": name, "note": note} | codec.describe(header)
 
+# %% ../nbs/core/09_cli.ipynb #dab968a9
 @app.command("info")
 def _info(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .slic file.")],
@@ -231,9 +270,89 @@ def _info(
     from stanhlic.images import read_bytes
     data = read_bytes(file)
     with _about_file(file): found = _described(data)
-    whole = {"count", "partial", "declared", "damaged"} if found["complete"] else set()
+    whole = {"count", "partial", "declared", "damaged", "note"} if found["complete"] else set()
     shown = {k: v for k, v in found.items() if k not in whole} | {"bpp": f"{found['bpp']:.4f}", "model": found["model"] or "unknown here; decompress needs --model PATH"}
     _emit(found, "\n".join(f"{k:<12} {v}" for k, v in shown.items()), as_json)
+
+# %% ../nbs/core/09_cli.ipynb #6d3339e9
+def _room(header):
+    "The codec's module of a file that may be cut, or one line"
+    if header.kind in MAY_BE_CUT: return importlib.import_module(f"stanhlic.{header.kind}.codec")
+    raise StanhlicError(f"a {header.kind} file is all or nothing, it cannot be cut; compress the picture again at another quality, or with an rnn or progressive model")
+
+# %% ../nbs/core/09_cli.ipynb #89c6591e
+def _one_cut(**given):
+    "The size that was asked for, exactly one"
+    given = {k: v for k, v in given.items() if v is not None}
+    if len(given) != 1: raise typer.BadParameter("give exactly one of --bytes, --bpp and --layers")
+    for name, value in given.items():
+        if not 0 < value < float("inf"): raise StanhlicError(f"{name} {value:g} is not a positive number; choose one")
+    return given
+
+# %% ../nbs/core/09_cli.ipynb #ce884f59
+@app.command("truncate")
+def _truncate(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A .slic file of an rnn or progressive model.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic.")],
+    num_bytes: Annotated[Optional[int], typer.Option("--bytes", metavar="N", help="At most so many bytes.")] = None,
+    bpp: Annotated[Optional[float], typer.Option(metavar="B", help="At most so many bits per pixel.")] = None,
+    layers: Annotated[Optional[int], typer.Option(metavar="K", help="The first K layers; for rnn files only.")] = None,
+    as_json: Json = False,
+):
+    """Make a smaller file of a .slic file, without its model.
+
+    A progressive file is cut at any byte, an rnn file after the last layer that fits.
+
+    \b
+    Examples:
+      stanhlic truncate photo.slic small.slic --bytes 20000
+      stanhlic truncate photo.slic small.slic --bpp 0.25
+      stanhlic truncate photo.slic base.slic --layers 1
+    """
+    given = _one_cut(bytes=num_bytes, bpp=bpp, layers=layers)
+    from stanhlic.container import read_header
+    from stanhlic.images import atomic_write, read_bytes
+    data = read_bytes(source)
+    with _about_file(source):
+        header = read_header(data)
+        pixels, room = header.height * header.width, _room(header)
+        _check_target(source, target)
+        cut = room.truncate(data, layers=layers) if layers else room.truncate(data, given.get("bytes") or int(bpp * pixels / 8))
+    atomic_write(target, cut)
+    done = dict(input=source, output=target, bytes=len(cut), bpp=8 * len(cut) / pixels, height=header.height, width=header.width)
+    _emit(done, f"{target}: {len(cut)} of {len(data)} bytes, {done['bpp']:.4f} bpp", as_json)
+
+# %% ../nbs/core/09_cli.ipynb #77a0f26f
+@app.command("view")
+def _view(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="A .slic file of an rnn or progressive model.")],
+    target: Annotated[Optional[str], typer.Option("-o", "--out", metavar="OUT.html", help="Page to write; beside the file if not given.")] = None,
+    original: Annotated[Optional[str], typer.Option(metavar="IMAGE", help="The picture it was made of, to measure PSNR against.")] = None,
+    stops: Annotated[int, typer.Option(metavar="N", min=2, max=200, help="Stops of the slider, about.")] = 24,
+    model: Annotated[Optional[str], typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
+    device: Device = "auto",
+):
+    """Make a page with a slider over received bytes.
+
+    One HTML file that needs nothing else: the picture, its bits per pixel and its PSNR after so many bytes, or after each layer.
+
+    \b
+    Examples:
+      stanhlic view photo.slic
+      stanhlic view photo.slic -o page.html --original photo.png
+    """
+    from stanhlic.container import read_header
+    from stanhlic.images import atomic_write, read_bytes, read_image
+    from stanhlic.view import make_page
+    from stanhlic.zoo import codec_for
+    data, target = read_bytes(source), target or str(Path(source).with_suffix(".html"))
+    with _about_file(source): header = read_header(data); _room(header)
+    picture = None if original is None else read_image(original)
+    _check_target(source, target)
+    with _busy("decoding"), _about_file(source): page, note = make_page(codec_for(header, model, device), data, Path(source).name, picture, stops)
+    atomic_write(target, page.encode())
+    _remark(source, note)
+    typer.echo(f"{target}: {_size(len(page))}, open it in a browser")
 
 # %% ../nbs/core/09_cli.ipynb #4e0e052c
 def _qualities(words):
@@ -241,6 +360,7 @@ def _qualities(words):
     try: return [float(w) for word in words for w in word.replace(",", " ").split()]
     except ValueError: raise typer.BadParameter(f"--qualities takes numbers with commas between them, not '{' '.join(words)}'")
 
+# %% ../nbs/core/09_cli.ipynb #6c1755e8
 @app.command("eval")
 def _eval(
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="Name of a model, or its file.")],
@@ -291,6 +411,7 @@ def _system(name):
     if name not in there: raise StanhlicError(f"unknown system '{name}'; this stanhlic trains {', '.join(there) or 'none'}")
     return importlib.import_module(f"stanhlic.{name}.training")
 
+# %% ../nbs/core/09_cli.ipynb #c0631503
 @app.command("train")
 def _train(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="stanh, rnn or progressive.")],
@@ -324,6 +445,7 @@ def _claims(outputs):
     for path in (p for p in outputs if p.endswith(".json") and Path(p).is_file()):
         for c in json.loads(read_bytes(path)).get("claims", []): yield [c.get(k) for k in ("what", "published", "full", "compact")]
 
+# %% ../nbs/core/09_cli.ipynb #0cfe6d79
 @app.command("reproduce")
 def _reproduce(
     item: Annotated[Optional[str], typer.Argument(metavar="ITEM", help="Item as --list names it; all of them if not given.")] = None,

@@ -1,6 +1,7 @@
 """The notebooks behind figures and training stages run through papermill at their smallest, and leave what they promise.
 
 They write into a temporary folder only. The papers' notebooks use the shipped model, or a tiny random one where none is shipped."""
+import functools
 import json
 import os
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import papermill
 import pytest
 
-from stanhlic.zoo import inspect_weights, list_models
+from stanhlic.reproduce import list_items
+from stanhlic.zoo import inspect_weights, list_models, load_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS, TRAIN = ROOT / "nbs" / "papers" / "stanh", ROOT / "nbs" / "train"
@@ -75,6 +77,60 @@ def test_forms(run, tmp_path, tiny):
     assert len(found["interpolation_of_z"]) == 2
 
 
+FIGURES = ROOT / "figures"
+SMALL = {  # item -> (parameters beside `out`, kind of its numbers)
+    "stanh/anchors": (dict(ours=str(FIGURES / "stanh" / "derivations.json")), "drawn"),
+    "stanh/architecture": (dict(model="tiny"), "drawn"),
+    "stanh/beta_schedules": (dict(model="tiny", schedules=["gap"], steps=1, device="cpu"), "smoke"),
+    "stanh/coding_time": (dict(bench=str(FIGURES / "bench" / "bench.json")), "full"),
+    "stanh/data_sets": (dict(ours=str(FIGURES / "stanh" / "rd_kodak.json")), "drawn"),
+    "stanh/interpolation": (dict(model="tiny", between=1, targets=[0.5], device="cpu"), "smoke"),
+    "stanh/interpolation_trap": (dict(), "drawn"),
+    "stanh/storage": (dict(model="tiny"), "drawn"),
+    "stanh/training_cost": (dict(model="tiny"), "smoke"),
+    "stanh/variable_rate": (dict(ours="nowhere.json"), "drawn"),
+    "ours/all_systems": (dict(models=["tiny"], qualities=[0, 100], classical=["jpeg"], device="cpu"), "smoke"),
+    "ours/entropy_coders": (dict(count=256, repeats=1), "smoke"),
+    "ours/throughput": (dict(systems=["rnn"], device="cpu"), "smoke"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(models, tmp_path_factory):
+    """`made(item)` runs it once at its smallest and gives the numbers it left."""
+    @functools.cache
+    def make(item):
+        folder, (parameters, _) = tmp_path_factory.mktemp("item"), SMALL[item]
+        papermill.execute_notebook(str(PAPERS.parent / f"{item}.ipynb"), str(folder / "run.ipynb"), parameters | {"out": "figures"}, cwd=str(folder), kernel_name="python3", progress_bar=False)
+        return numbers(folder / "figures", item.split("/")[1])
+    return make
+
+
+@pytest.mark.parametrize("item", SMALL)
+def test_item(made, item):
+    found = made(item)
+    assert found["kind"] == SMALL[item][1] and isinstance(found["claims"], list)
+    if found["kind"] == "smoke": assert found["claims"] == []
+    assert all({"what", "published"} < set(c) for c in found["claims"])
+
+
+@pytest.mark.parametrize("item, check", [(e["id"], c) for e in list_items() if e["id"] in SMALL for c in e.get("checks", [])], ids=lambda v: v if isinstance(v, str) else v["says"][:30])
+def test_checks_point_at_numbers_that_the_item_leaves(made, item, check):
+    found = made(item)
+    for path in (check["ours"], *([check["published"][1:]] if str(check.get("published")).startswith("@") else [])):
+        at = found
+        for key in path.split("/"): assert isinstance(at, (dict, list)); at = at[int(key)] if isinstance(at, list) else at[key]
+
+
+def test_published_numbers_speak_for_themselves(made):
+    """What the items find in published numbers alone is what was found before."""
+    assert made("stanh/interpolation_trap")["lowest_r2"] > 0.9996 > 0.6 > made("stanh/interpolation_trap")["lowest_r2_nominal"]
+    assert made("stanh/architecture")["every_block_as_published"] and made("stanh/storage")["anchor_with_point"] == 75_235_523
+    assert [round(made("stanh/anchors")["published"][m], 1) for m in ("stanh-6a", "stanh-3a", "stanh-85")] == [0.4, 0.7, 2.5]
+    assert round(made("stanh/variable_rate")["a40_against"]["gain-units"], 1) == -2.2 and made("stanh/variable_rate")["ours"].startswith("missing")
+    assert made("ours/all_systems")["missing"] == ["rnn", "progressive"]
+
+
 @pytest.mark.parametrize("stage", ["base", "anchor", "derivation"])
 def test_training_stage(run, tmp_path, tiny, stage):
     given = {"init": tiny} if stage == "derivation" else {}
@@ -82,3 +138,13 @@ def test_training_stage(run, tmp_path, tiny, stage):
     header = inspect_weights(tmp_path / "out" / "model.safetensors")
     assert header["provenance"]["stages"][-1]["stage"] == stage
     assert any("image/png" in o.get("data", {}) for c in done.cells if c.cell_type == "code" for o in c.outputs)
+
+
+def test_own_photographs(run, tmp_path, tiny):
+    run(TRAIN / "own_photographs.ipynb", init=tiny, lambdas=[0.009], darkest=5, every=3, device="cpu", out="out", figures="figures")
+    found = numbers(tmp_path / "figures", "own_photographs")
+    assert (found["kind"], found["set_aside"], [r["trained on"] for r in found["table"]]) == ("smoke", 2, ["yours", "control"])
+    assert all(r["bpp"] > 0 and len(e["excess (%)"]) == 2 for r, e in zip(found["table"], found["each_picture"]))
+    before, after = (load_weights(p).tensors for p in (tiny, tmp_path / "out" / "own-photographs" / "model.safetensors"))
+    assert all(after[n].equal(t) for n, t in before.items() if n.startswith("anchors."))
+    assert sum(t.numel() for t in after.values()) - sum(t.numel() for t in before.values()) == found["numbers_moved"]

@@ -6,25 +6,47 @@ import nbformat
 import pytest
 
 from stanhlic.errors import StanhlicError
-from stanhlic.reproduce import PROFILES, check_parameters, list_items, papers_folder, reproduce, run_item
+from stanhlic.reproduce import PROFILES, check_parameters, list_items, overview, papers_folder, reproduce, run_item, verdicts
 
 ITEMS = list_items()
 
 
+RUNNABLE = [e for e in ITEMS if e["notebook"]]
+
+
 @pytest.mark.parametrize("entry", ITEMS, ids=lambda e: e["id"])
 def test_entry_holds_together(entry):
-    assert entry["id"].startswith(entry["paper"] + "/") and entry["notebook"] == f"{entry['id']}.ipynb"
-    assert set(entry["minutes"]) == set(entry["parameters"]) <= set(PROFILES) and "smoke" in entry["parameters"]
+    assert entry["id"].startswith(entry["paper"] + "/") and set(entry["minutes"]) == set(entry["parameters"]) <= set(PROFILES)
+    if entry["notebook"] is None: return
+    assert entry["notebook"] == f"{entry['id']}.ipynb" and (papers_folder() / entry["notebook"]).is_file() and "smoke" in entry["parameters"]
     assert entry["outputs"] and all(o.startswith(f"figures/{entry['id']}.") for o in entry["outputs"])
+    assert any(o.endswith(".json") for o in entry["outputs"])
 
 
 def test_ids_are_unique(): assert len({e["id"] for e in ITEMS}) == len(ITEMS)
 
 
-@pytest.mark.parametrize("entry, profile", [(e, p) for e in ITEMS for p in e["parameters"]], ids=lambda v: v if isinstance(v, str) else v["id"])
-def test_notebook_knows_the_parameters(entry, profile):
-    if not (papers_folder() / entry["notebook"]).is_file(): pytest.skip("its notebook is not written yet")
-    check_parameters(entry, profile)
+def test_every_paper_notebook_is_registered():
+    assert {str(p.relative_to(papers_folder())) for p in papers_folder().rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts} == {e["notebook"] for e in RUNNABLE}
+
+
+@pytest.mark.parametrize("entry, profile", [(e, p) for e in RUNNABLE for p in e["parameters"]], ids=lambda v: v if isinstance(v, str) else v["id"])
+def test_notebook_knows_the_parameters(entry, profile): check_parameters(entry, profile)
+
+
+@pytest.mark.parametrize("entry", [e for e in RUNNABLE if e.get("checks")], ids=lambda e: e["id"])
+def test_checks_find_their_numbers(entry):
+    """Where an item was run at more than smoke size, each check finds a value of the right kind."""
+    path = papers_folder().parent.parent / next(o for o in entry["outputs"] if o.endswith(".json"))
+    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")).get("kind") == "smoke": pytest.skip("was not run at compact or full size yet")
+    rows = verdicts(entry, path.parents[2])
+    assert [r["says"] for r in rows if r["holds"] is not None], "no check of this item finds its number"
+    assert all(type(r["holds"]) in (bool, type(None)) for r in rows)
+
+
+def test_overview_has_a_row_for_every_item():
+    rows = overview(papers_folder().parent.parent)
+    assert {r["item"] for r in rows} == {e["id"] for e in ITEMS} and len({tuple(r) for r in rows}) == 1
 
 
 def notebook(path, parameters, code):
@@ -71,6 +93,49 @@ def test_unknown_parameters_are_refused_before_anything_runs(registry):
 def test_without_the_profile_an_item_is_left_out_and_if_named_refused(registry):
     assert [r["outcome"] for r in reproduce(profile="compact", folder=registry, progress=False)] == ["left out", "done"]
     assert reproduce("toy/bad", "compact", registry, progress=False)[0]["outcome"] == "failed"
+
+
+@pytest.fixture
+def kept(registry):
+    """`registry` with one item that leaves numbers, reads `input.txt` and takes a model."""
+    def write(model="none", code=1, **parameters):
+        notebook(registry / "kept.ipynb", "n: int = 1\nmodel: str = 'none'", f"import json, pathlib\npathlib.Path('figures').mkdir(exist_ok=True)\npathlib.Path('figures/kept.json').write_text(json.dumps(dict(kind='compact', n=n + {code})))")
+        entry = dict(id="toy/kept", paper="toy", item="", title="", notebook="kept.ipynb", claim="", needs="nothing", minutes={}, status="compact", inputs=["input.txt"],
+                     outputs=["figures/kept.json"], parameters={"smoke": {}, "compact": {"model": model, **parameters}}, checks=[dict(says="n", published=3.0, ours="n", at_least=3)])
+        (registry / "papers.yaml").write_text(json.dumps([entry]))
+        return entry
+    return write
+
+
+def outcome(registry, **kw): return reproduce("toy/kept", "compact", registry, progress=False, **kw)[0]["outcome"]
+
+
+def test_up_to_date_until_something_changes(registry, kept, models):
+    kept("tiny"); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
+    assert json.loads(Path("figures/kept.json").read_text())["made_by"]["profile"] == "compact"
+    assert outcome(registry, force=True) == "done"
+    kept("tiny", n=2); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
+    kept("tiny", n=2, code=5); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
+    Path("input.txt").write_text("new"); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
+    kept("other", n=2, code=5); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
+    Path("figures/kept.json").unlink(); assert outcome(registry) == "done"
+
+
+def test_missing_weights_and_missing_notebooks_are_needs_not_failures(registry, kept):
+    entry = kept("no-such-model")
+    row, = reproduce("toy/kept", "compact", registry, progress=False)
+    assert row["outcome"] == "needs" and "no-such-model" in row["detail"]
+    (registry / "papers.yaml").write_text(json.dumps([entry | dict(notebook=None, status="needs", needs="a week", parameters={}, outputs=[])]))
+    assert [(r["outcome"], r["detail"]) for r in reproduce(folder=registry, progress=False)] == [("needs", "a week")]
+
+
+def test_a_smoke_run_decides_nothing(registry, kept):
+    entry = kept()
+    Path("figures").mkdir()
+    for kind, holds in (("smoke", None), ("compact", True)):
+        Path("figures/kept.json").write_text(json.dumps(dict(kind=kind, n=4)))
+        assert [r["holds"] for r in verdicts(entry)] == [holds]
+    assert verdicts(entry)[0]["difference"] == 1.0 and overview(".", registry)[0]["held here"] == "**yes**, compact"
 
 
 @pytest.mark.parametrize("text, word", [("- id: [", "not YAML"), ("a: 1", "not a list"), ("- id: x", "lacks"), ("- 3", "no mapping")])

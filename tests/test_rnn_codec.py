@@ -198,7 +198,22 @@ def test_more_layers_than_there_are():
     with pytest.raises(StanhlicError, match="choose 1 to 2"): make().decode(files[1], layers=0)
 
 
+def test_notes_say_what_is_missing():
+    (a, files), note = coded(), lambda data: make().decoder().feed(data).note
+    assert note(files[3]) is None and note(files[3][:len(files[1])]) == "the file is cut inside layer 3 of 4; it shows the 2 before"
+    assert note(files[3][:60]) == "the file is cut inside layer 1 of 4; there is no picture yet"
+    broken = bytearray(files[3]); broken[len(files[2]) + 20] ^= 8
+    assert note(bytes(broken)) == "the file is damaged inside layer 4 of 4; it shows the 3 before"
+
+
 # %% truncate
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_cuts_are_the_sizes_of_the_files(name):
+    files = coded(name)[1]
+    assert room.cuts(files[-1]) == [len(f) for f in files] and room.cuts(files[-1][:len(files[0]) + 1]) == [len(files[0])]
+    assert room.cuts(files[-1][:len(files[0]) - 1]) == []
+
 
 def test_truncate_by_layers_and_bytes():
     files = coded()[1]
@@ -289,3 +304,8 @@ def test_other_numbers_of_threads():
         torch.set_num_threads(2)
         assert np.abs(again().decode(coded()[1][3]).astype(int) - coded()[0].picture(4)).max() <= 1
     finally: torch.set_num_threads(threads)
+
+
+def test_a_weight_file_that_does_not_fit_is_refused():
+    from types import SimpleNamespace
+    with pytest.raises(StanhlicError, match="do not fit"): room.from_weights(SimpleNamespace(header={"name": "odd", "config": SMALL | {"layers": 2}}, tensors=make().model.state_dict(), fingerprint=bytes(8)))

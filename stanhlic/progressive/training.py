@@ -4,29 +4,28 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'GRID', 'first_loss', 'decoder_qualities', 'rem_qualities', 'freeze', 'Objective', 'validator', 'from_fixed',
-           'initialise', 'pictures', 'network_for', 'halved', 'run']
+           'initialise', 'network_for', 'halved', 'run']
 
-# %% ../../nbs/progressive/05_training.ipynb #f822c91a
-import math
+# %% ../../nbs/progressive/05_training.ipynb #fdb5751a
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from ..backbone import Zou22
-from ..datasets import find_dataset, sample_photograph
 from ..errors import StanhlicError
-from ..images import image_files
 from ..priors import bits
 from .masking import quality_mask
 from .model import ProgressiveModel, build_model, model_config
 from .networks import PROGRESSIVE_SMOKE, SIZES, Networks, config_to_dict
-from ..training import ImagePool, fit, load_arrays, load_checkpoint, load_profile, make_plan, split_files
+from ..training import ImagePool, central_crops, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays
 
 # %% ../../nbs/progressive/05_training.ipynb #a963aa99
 def _rates(out, x):
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     return {k: bits(p) / pixels for k, p in out["likelihoods"].items()}
+
+def _psnr(mse): return -10 * torch.log10(mse.detach().clamp(min=1e-9))
 
 def first_loss(
     out: dict,                  # of `ProgressiveModel` without a quality
@@ -41,7 +40,7 @@ def first_loss(
     rates = r["y"] + r["z"], r["y"] + r["z"] + r["residual"]
     distortion = 255 ** 2 * sum(l * d for l, d in zip(lmbda, mse))
     loss = sum(rates) + distortion / 2 if form == "published" else (sum(rates) + distortion) / 2
-    return loss, {"loss": loss, "bpp_base": rates[0], "bpp": rates[1], "psnr_base": -10 * math.log10(max(1e-9, mse[0].item())), "psnr": -10 * math.log10(max(1e-9, mse[1].item()))}
+    return loss, {"loss": loss, "bpp_base": rates[0], "bpp": rates[1], "psnr_base": _psnr(mse[0]), "psnr": _psnr(mse[1])}
 
 # %% ../../nbs/progressive/05_training.ipynb #cfab4d96
 def decoder_qualities(form: str = "published") -> np.ndarray:  # percentages, rising
@@ -98,7 +97,7 @@ class Objective:
             return loss, {"loss": loss, "bpp": loss, "quality": quality}
         x_hat = out["x_hat"].clamp(0, 1) if s.get("clamp") else out["x_hat"]
         mse = F.mse_loss(x_hat, x)
-        return 255 ** 2 * 0.01 * mse, {"loss": 255 ** 2 * 0.01 * mse, "psnr": -10 * math.log10(max(1e-9, mse.item())), "quality": quality}
+        return 255 ** 2 * 0.01 * mse, {"loss": 255 ** 2 * 0.01 * mse, "psnr": _psnr(mse), "quality": quality}
 
 # %% ../../nbs/progressive/05_training.ipynb #b558f18a
 GRID = (0.0, 0.5, 2.0, 5.0, 7.6, 10.0, 20.0, 50.0, 100.0)
@@ -109,14 +108,18 @@ def validator(
     crops: torch.Tensor,  # [N, 3, H, W] in [0, 1]
 ):                        # model -> {"loss": …}
     """Validation of a stage on fixed crops with the hard quantizer."""
+    def at(model, x, quality):
+        out = model(x, quality=quality, ranking=settings.get("ranking", "global"), gate=settings.get("gate", "honest"))
+        return [float(F.mse_loss(out["x_hat"].clamp(0, 1), x)), float(sum(_rates(out, x).values()))]
     def validate(model):
-        x = crops.to(next(model.parameters()).device)
-        if stage == "first": return first_loss(model(x), x, settings["lmbda"], settings["form"])[1]
-        outs = [model(x, quality=q, ranking=settings.get("ranking", "global"), gate=settings.get("gate", "honest")) for q in GRID]
-        mse = [F.mse_loss(o["x_hat"].clamp(0, 1), x).item() for o in outs]
-        bpp = [float(sum(_rates(o, x).values())) for o in outs]
-        facts = {f"psnr_{q:g}": -10 * math.log10(max(1e-9, m)) for q, m in zip(GRID, mse)} | {f"bpp_{q:g}": b for q, b in zip(GRID, bpp)}
-        return {"loss": 255 ** 2 * 0.01 * float(np.mean(mse[1:])) if stage == "decoder" else float(np.mean(bpp))} | facts
+        parts = crops.to(next(model.parameters()).device).split(16)
+        mean = lambda rows: np.average(rows, 0, weights=[len(x) for x in parts])
+        if stage == "first":
+            rows = [first_loss(model(x), x, settings["lmbda"], settings["form"])[1] for x in parts]
+            return dict(zip(rows[0], mean([[float(v) for v in row.values()] for row in rows])))
+        mse, bpp = mean([[at(model, x, q) for q in GRID] for x in parts]).T
+        facts = {f"psnr_{q:g}": -10 * np.log10(max(1e-9, m)) for q, m in zip(GRID, mse)} | {f"bpp_{q:g}": b for q, b in zip(GRID, bpp)}
+        return {"loss": 255 ** 2 * 0.01 * mse[1:].mean() if stage == "decoder" else bpp.mean()} | facts
     return validate
 
 # %% ../../nbs/progressive/05_training.ipynb #e91d7740
@@ -171,13 +174,6 @@ def _profiles():
     import stanhlic
     return Path(stanhlic.__file__).parent / "progressive" / "profiles.yaml"
 
-def pictures(data) -> tuple[list, list]:
-    """Training and validation arrays of a folder, a list of files, the name of a data set, or the sample photograph for None."""
-    if data is None: return [sample_photograph()], [sample_photograph()]
-    files = list(data) if isinstance(data, (list, tuple)) else image_files(data) if Path(data).is_dir() else find_dataset(str(data))
-    train, val = split_files(files)
-    return load_arrays(train or val), load_arrays(val)
-
 def network_for(settings: dict, stage: str) -> ProgressiveModel:
     """Untrained network of a stage's settings: its size, with the variant they name."""
     if settings["network"] not in SIZES: raise StanhlicError(f"unknown network {settings['network']!r}; choose one of {', '.join(SIZES)}")
@@ -194,7 +190,7 @@ def halved(state: dict) -> dict:
 def run(
     stage: str,                  # first, decoder or rem
     profile: str = "smoke",      # smoke, compact or paper
-    data=None,                   # folder, list of files or name of a data set; default: the profile's
+    data=None,                   # folder, list of files or name of a data set; default: the data set "train"
     out="runs/progressive",      # folder of the run
     init=None,                   # weights to start from
     resume: bool = False,        # go on from the last checkpoint in `out`
@@ -204,21 +200,18 @@ def run(
 ) -> Path:                       # the weight file
     """Train one stage and write its weights; raises `StanhlicError` for a setting that does not exist or data that are not there."""
     from stanhlic.zoo import resolve_device, save_weights
-    from stanhlic.training import provenance
     settings = load_profile(_profiles(), profile, stage, set)
     plan, device = make_plan(settings), resolve_device(device)
     torch.manual_seed(plan.seed)
     model = network_for(settings, stage)
     if init: initialise(model, init)
     elif stage != "first" and profile != "smoke": raise StanhlicError(f"stage {stage} starts from an earlier one; give its folder or weight file with --init")
-    freeze(model.to(device), stage, settings.get("lrp", True))
-    data = data if data is not None else settings.get("data")
-    train, val = pictures(data)
-    pool = ImagePool(train, plan.crop, plan.seed, device)
-    crops = ImagePool(val, plan.crop, plan.seed + 1, device).batch(settings.get("val_batch", 16))
-    facts = {"system": "progressive", "stage": stage, "profile": profile, "data": str(data or "sample photograph"), "settings": settings, "init": str(init) if init else None}
-    model = fit(model, Objective(stage, settings, model.config.rems), pool, plan, out, validator(stage, settings, crops), resume=resume, device=device, facts=facts, stop_at=stop_at)
+    freeze(model, stage, settings.get("lrp", True))
+    train, valid, source = training_arrays(data, smoke=profile == "smoke")
+    validate = validator(stage, settings, central_crops(valid, plan.crop, settings.get("val_batch", 16)))
+    facts = {"system": "progressive", "stage": stage, "profile": profile, "data": source, "device": device, "settings": settings, "init": str(init) if init else None}
+    fit(model, Objective(stage, settings, model.config.rems), ImagePool(train, plan.crop, plan.seed), plan, out, validate, None, resume, device, facts, stop_at)
     header = {"system": "progressive", "name": settings.get("name", f"progressive-{profile}"), "config": model_config(model), "provenance": provenance(plan, **facts)}
     state = model.state_dict()
-    save_weights(Path(out) / "model.safetensors", halved(state) if settings.get("store") == "fp16" else state, header)
+    if is_main(): save_weights(Path(out) / "model.safetensors", halved(state) if settings.get("store") == "fp16" else state, header)
     return Path(out) / "model.safetensors"

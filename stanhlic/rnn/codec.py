@@ -6,7 +6,7 @@
 __all__ = ['REACH_Y', 'REACH_Z', 'MULTIPLE', 'LONGEST_HEADER', 'with_escape', 'gaussian_tables', 'factorized_tables',
            'write_block', 'read_block', 'channel_rows', 'layers_at', 'quality_of', 'RnnCodec', 'Layer', 'Layers',
            'check_value', 'encode', 'estimate', 'CutFile', 'Decoder', 'check_header', 'check_params', 'image', 'decode',
-           'truncate', 'quality_for', 'describe_params', 'from_weights']
+           'cuts', 'truncate', 'quality_for', 'describe_params', 'from_weights']
 
 # %% ../../nbs/rnn/03_codec.ipynb #e5945c47
 import copy, warnings
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from ..container import Header, Prefix, pack, unpack_prefix
-from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, encode_integers, integer_tables, state_crc
+from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, encode_integers, integer_tables, state_crc, write_varint
 from ..errors import StanhlicError
 from ..sync import exact
 from ..images import pad, to_array, to_tensor, unpad
@@ -276,8 +276,10 @@ class Decoder:
 
     @property
     def note(self) -> str | None:
-        """One line if layers are missing, else None."""
-        if self.layers < self.declared: return f"the file is cut inside layer {self.layers + 1} of {self.declared}; it shows the {self.layers} before"
+        """One line if layers are missing or damaged, else None."""
+        if self.layers == self.declared: return None
+        shown = f"it shows the {self.layers} before" if self.layers else "there is no picture yet"
+        return f"the file is {'damaged' if self._found.damaged else 'cut'} inside layer {self.layers + 1} of {self.declared}; {shown}"
 
 # %% ../../nbs/rnn/03_codec.ipynb #11187079
 LONGEST_HEADER = 64  # bytes; ours have 27 to 31
@@ -344,22 +346,37 @@ def decode(self: RnnCodec, data: bytes, layers: int = None) -> np.ndarray:
 
 RnnCodec.decode = decode
 
-# %% ../../nbs/rnn/03_codec.ipynb #5b1f0cb3
-def truncate(
-    data: bytes,            # a layered `.slic` file, perhaps cut
-    layers: int = None,     # layers to keep,
-    num_bytes: int = None,  # or largest size of the new file
-) -> bytes:                 # a complete file of fewer layers
-    """Keep the first layers of a file; give one of `layers` and `num_bytes`.
-
-    Raises `StanhlicError` if the file has fewer layers, if not even one fits, or if the file is of another codec."""
-    if (layers is None) == (num_bytes is None): raise StanhlicError("give exactly one of layers and num_bytes")
+# %% ../../nbs/rnn/03_codec.ipynb #68510128
+def _layered(data):
+    "A file that may be cut, its layers, chunks of each, and layers that are there"
     found = unpack_prefix(data)
     if found.header.kind != "rnn": raise StanhlicError(f"a file of the codec {found.header.kind!r} has no layers to keep; give one of a layered model")
     there = check_params(found.header)
     each, rest = divmod(found.count, there)
     if each not in (1, 2) or rest: raise StanhlicError(f"{found.count} chunks do not make {there} layers; the file is damaged")
-    have, h = len(found.chunks) // each, found.header
+    return found, there, each, len(found.chunks) // each
+
+def cuts(
+    data: bytes,  # a layered `.slic` file, perhaps cut
+) -> list:        # bytes
+    """Lengths at which a beginning of the file ends with a layer, for all layers that are there and sound."""
+    found, _, each, have = _layered(data)
+    start = len(pack(found.header, [])) - 1 + len(write_varint(found.count))
+    ends = start + np.cumsum([len(write_varint(len(c))) + len(c) + 4 for c in found.chunks])
+    return [int(n) for n in ends[each - 1::each][:have]]
+
+# %% ../../nbs/rnn/03_codec.ipynb #5b1f0cb3
+def truncate(
+    data: bytes,            # a layered `.slic` file, perhaps cut
+    num_bytes: int = None,  # largest size of the new file,
+    layers: int = None,     # or layers to keep
+) -> bytes:                 # a complete file of fewer layers
+    """Keep the first layers of a file; give one of `num_bytes` and `layers`.
+
+    Raises `StanhlicError` if the file has fewer layers, if not even one fits, or if the file is of another codec."""
+    if (layers is None) == (num_bytes is None): raise StanhlicError("give exactly one of layers and num_bytes")
+    found, there, each, have = _layered(data)
+    h = found.header
     make = lambda n: pack(Header(h.kind, h.fingerprint, h.height, h.width, bytes([n])), found.chunks[:n * each])
     if layers is not None:
         if check_layers(layers, there, "file") > have: raise StanhlicError(f"the file is {'damaged' if found.damaged else 'cut'} in layer {have + 1}, {layers} are to be kept; fetch it again")
@@ -368,7 +385,7 @@ def truncate(
     if not fits: raise StanhlicError(f"not one layer fits into {num_bytes} bytes; the first takes {len(make(1)) if have else 'more than the file has'}")
     return make(fits[-1])
 
-RnnCodec.truncate = staticmethod(truncate)
+RnnCodec.cuts, RnnCodec.truncate = staticmethod(cuts), staticmethod(truncate)
 
 # %% ../../nbs/rnn/03_codec.ipynb #2cb644ed
 def quality_for(self: RnnCodec, image, target_bpp: float = None, target_bytes: int = None, target_psnr: float = None) -> float:
@@ -399,7 +416,11 @@ def describe_params(self: RnnCodec, header: Header) -> dict:
 RnnCodec.describe = describe_params
 
 def from_weights(weights, device: str = "cpu") -> RnnCodec:
-    """Codec from a weight file read by the zoo."""
-    model = build_model(weights.header["config"])
-    model.load_state_dict(weights.tensors)
+    """Codec from a weight file read by the zoo; raises `StanhlicError` if its configuration and tensors do not fit."""
+    try:
+        model = build_model(weights.header["config"])
+        model.load_state_dict(weights.tensors)
+    except StanhlicError: raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as e:
+        raise StanhlicError(f"{weights.header['name']}: configuration and tensors do not fit ({type(e).__name__}); save the model again") from None
     return RnnCodec(model, weights.header["name"], weights.fingerprint, device, weights.header)

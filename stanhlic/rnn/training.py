@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Preset', 'find_preset', 'layered_loss', 'Schedule', 'layer_facts', 'train_loss', 'hard_validation',
-           'training_arrays', 'central_crops', 'make_model', 'run']
+           'make_model', 'run']
 
 # %% ../../nbs/rnn/04_training.ipynb #4446f843
 from dataclasses import asdict, dataclass
@@ -14,12 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from ..backbone import rate
-from ..datasets import find_dataset, has_dataset, sample_photograph
 from ..errors import StanhlicError
-from ..images import image_files
 from .model import RnnHyper, build_model
 from .networks import RnnConfig
-from ..training import ImagePool, distortion, fit, load_arrays, load_profile, make_plan, provenance, split_files
+from .start import principal_start
+from ..training import ImagePool, central_crops, distortion, fit, is_main, load_profile, make_plan, provenance, training_arrays
 from ..zoo import load_weights, resolve_device, save_weights
 
 # %% ../../nbs/rnn/04_training.ipynb #f995efe2
@@ -67,6 +66,7 @@ class Schedule:
     curriculum: tuple = ()      # (until this fraction of the steps, layers), …
     rate_warmup: float = 0.0    # fraction of the steps over which the rate's weight rises from 0.1 to 1
     step: int = 0
+    reads = ()                  # facts it wants to be told: none
 
     @property
     def layers(self) -> int:
@@ -79,6 +79,7 @@ class Schedule:
         ramp = self.rate_warmup * self.steps
         return 1.0 if self.step >= ramp else 0.1 + 0.9 * self.step / ramp
 
+    def advance(self, numbers: dict = None): self.step += 1
     def state_dict(self) -> dict: return {"step": self.step}
     def load_state_dict(self, state: dict): self.step = state["step"]
 
@@ -95,48 +96,24 @@ def layer_facts(out: dict, x, preset: Preset) -> tuple[list, list, dict]:
     return d, r, facts | {"bpp": sum(r), "psnr": facts[f"psnr{len(r)}"]}
 
 def train_loss(preset: Preset, schedule: Schedule, rate_mode: str = "cumulative"):
-    """Loss for `training.fit`; moves the schedule on after each batch."""
+    """Loss for `training.fit`."""
     def loss(model, x):
         n, weight = schedule.layers, schedule.rate_weight
         d, r, facts = layer_facts(model(x, layers=n), x, preset)
-        value, schedule.step = layered_loss(d, r, preset.lambdas, rate_mode, weight), schedule.step + 1
+        value = layered_loss(d, r, preset.lambdas, rate_mode, weight)
         later = {f"{f}{k}": v for f, v in (("bpp", 0.0), ("psnr", facts["psnr"])) for k in range(n + 1, schedule.total + 1)}
         return value, {"loss": value, "layers": n} | facts | later
     return loss
 
-def hard_validation(crops: list, preset: Preset, rate_mode: str = "cumulative"):
+def hard_validation(crops: torch.Tensor, preset: Preset, rate_mode: str = "cumulative"):
     """Function from a model to its mean loss and facts over all layers with real rounding, for `training.fit`."""
     def validate(model):
-        rows, device = [], next(model.parameters()).device
-        for x in crops:
-            d, r, facts = layer_facts(model(x.to(device)), x.to(device), preset)
+        rows = []
+        for x in crops.to(next(model.parameters()).device).split(1):
+            d, r, facts = layer_facts(model(x), x, preset)
             rows.append({"loss": float(layered_loss(d, r, preset.lambdas, rate_mode))} | {k: float(v) for k, v in facts.items()})
         return {k: np.mean([row[k] for row in rows]) for k in rows[0]}
     return validate
-
-# %% ../../nbs/rnn/04_training.ipynb #db1467ee
-def training_arrays(
-    data: str | None,      # folder of photographs, or None for the data set "train"
-    smoke: bool = False,   # few pictures; falls back on the sample photograph
-) -> tuple[list, list, str]:
-    """Training and validation photographs and where they come from."""
-    if data is None and smoke and not has_dataset("train"): return [sample_photograph()], [sample_photograph()], "sample photograph"
-    files = image_files(data) if data else find_dataset("train", verify=False)
-    if len(files) < 2: raise StanhlicError(f"{data}: fewer than two photographs; name a folder with more")
-    train, valid = split_files(sorted(files)[:8] if smoke else files)
-    return load_arrays(train), load_arrays(valid), f"{len(train)} photographs" if data else f"data set train, {len(train)} of {len(files)} photographs"
-
-def central_crops(
-    arrays: list[np.ndarray],  # photographs, uint8 [H, W, 3]
-    side: int,                 # of the crop; a multiple of 64
-) -> list[torch.Tensor]:       # [1, 3, side, side] each
-    """Central crops of the photographs that are large enough; raises `StanhlicError` if none is."""
-    crops = []
-    for a in arrays:
-        top, left = (a.shape[0] - side) // 2, (a.shape[1] - side) // 2
-        if min(top, left) >= 0: crops.append(torch.from_numpy(a[top:top + side, left:left + side].copy()).permute(2, 0, 1)[None].float() / 255)
-    if not crops: raise StanhlicError(f"no photograph for validation has {side} pixels on both sides; give larger ones")
-    return crops
 
 # %% ../../nbs/rnn/04_training.ipynb #de38fbdf
 def make_model(
@@ -169,13 +146,14 @@ def run(
     preset, plan = find_preset(settings), make_plan(settings)
     model, history = make_model(settings, init)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
-    side = 64 if plan.crop < 128 else 256
+    pool = ImagePool(train, plan.crop, plan.seed)
+    if settings["principal_start"] and not init: principal_start(model, ImagePool(train, plan.crop, plan.seed + 1).batch(96))
     schedule = Schedule(plan.steps, len(preset.lambdas), tuple(map(tuple, settings["curriculum"])), settings["rate_warmup"])
-    facts = {"system": "rnn", "stage": stage, "profile": profile, "data": source, "device": device, "preset": preset._asdict()}
-    crops = central_crops(valid, side)[:settings["validation"]]
-    fit(model, train_loss(preset, schedule, settings["rate_mode"]), ImagePool(train, plan.crop, plan.seed, device), plan, out,
+    facts = {"system": "rnn", "stage": stage, "profile": profile, "data": source, "device": device, "preset": preset._asdict(), "settings": settings, "init": Path(init).name if init else None}
+    crops = central_crops(valid, 64 if plan.crop < 128 else 256, settings["validation"])
+    fit(model, train_loss(preset, schedule, settings["rate_mode"]), pool, plan, out,
         hard_validation(crops, preset, settings["rate_mode"]), schedule, resume, device, facts)
-    record = {**provenance(plan, **facts), "settings": settings, "init": Path(init).name if init else None}
     config = asdict(model.config) | {"metric": preset.metric, "lambdas": list(preset.lambdas)}
-    save_weights(out / "model.safetensors", model.state_dict(), {"system": "rnn", "name": settings["name"], "config": config, "provenance": {"stages": [*history, record]}})
+    header = {"system": "rnn", "name": settings["name"], "config": config, "provenance": {"stages": [*history, provenance(plan, **facts)]}}
+    if is_main(): save_weights(out / "model.safetensors", model.state_dict(), header)
     return out / "model.safetensors"

@@ -1,0 +1,357 @@
+"""Files that may be cut, through the command line: layers and progressive files compressed, cut, damaged, decoded and looked at."""
+import contextlib
+import importlib
+import io
+import json
+import os
+import sys
+import warnings
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from stanhlic.cli import MAY_BE_CUT, main
+from stanhlic.container import KINDS
+from stanhlic.images import read_image, write_image
+from stanhlic.zoo import load_codec, save_weights
+
+torch.set_num_threads(1)
+CUTTABLE = {"rnn": "tiny-rnn", "progressive": "tiny-progressive"}
+
+
+@pytest.fixture(scope="module")
+def known(models, tmp_path_factory):
+    """A layered and a progressive model of random numbers, known by name beside `tiny`, which is a stanh model."""
+    from stanhlic.progressive.model import lively, model_config
+    from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
+    from stanhlic.rnn.model import build_model
+    folder = tmp_path_factory.mktemp("layered")
+    torch.manual_seed(0)
+    rnn = build_model(dict(width=0.0625, latent=8, hyper=8, latent_gain=1000.0, init_scale=3.0))
+    torch.nn.init.constant_(rnn.hdec.out.bias, 1.5)  # σ as large as y, as training would make it
+    progressive = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0, 40.0)))
+    for system, model, config in (("rnn", rnn, asdict(rnn.config)), ("progressive", progressive, model_config(progressive))):
+        save_weights(folder / f"{system}.safetensors", model.state_dict(), {"system": system, "name": CUTTABLE[system], "config": config, "provenance": {}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STANHLIC_MODELS", f"{models}{os.pathsep}{folder}")
+        yield folder
+
+
+@pytest.fixture
+def run(known):
+    """`run("info", path)`: the command line in this process; what it returns looks like a process of its own."""
+    def call(*words):
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr(sys, "argv", ["stanhlic", *map(str, words)])
+            with pytest.raises(SystemExit) as end: main()
+        return SimpleNamespace(returncode=end.value.code or 0, stdout=out.getvalue(), stderr=err.getvalue())
+    return call
+
+
+@pytest.fixture(scope="module")
+def whole(known, photo):
+    """Codec and complete file of `photo` for each system."""
+    codecs = {system: load_codec(name, "cpu") for system, name in CUTTABLE.items()}
+    return {system: (codec, codec.encode(read_image(photo))) for system, codec in codecs.items()}
+
+
+@pytest.fixture
+def place(whole, slic, tmp_path):
+    """`place("rnn", 100)` writes the file, or its first bytes, and says where."""
+    def put(system, data=None):
+        path, given = tmp_path / f"{system}.slic", slic.read_bytes() if system == "stanh" else whole[system][1]
+        path.write_bytes(given if data is None else given[:data] if isinstance(data, int) else data)
+        return path
+    return put
+
+
+def ok(done):
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def refused(done, *words, code=1):
+    assert done.returncode == code, (done.stdout, done.stderr)
+    if code == 1: assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("stanhlic: error: "), done.stderr
+    assert [w for w in words if w not in done.stderr] == [], done.stderr
+
+
+def flipped(data, place, bit=0): return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1:]
+
+
+# %% one interface
+
+def test_codecs_that_may_be_cut_say_so():
+    """The two that the command line cuts have the same functions for it, and no other codec has them."""
+    rooms = {kind: importlib.import_module(f"stanhlic.{kind}.codec") for kind in KINDS.values()}
+    for name in ("truncate", "cuts", "Decoder"): assert {kind for kind, room in rooms.items() if hasattr(room, name)} == set(MAY_BE_CUT)
+
+
+@pytest.mark.parametrize("system", CUTTABLE)
+def test_pictures_change_at_the_cuts(whole, system):
+    codec, data = whole[system]
+    lengths = codec.cuts(data)
+    assert lengths[-1] == len(data) and list(lengths) == sorted(set(lengths))
+    for n in (lengths[0], lengths[len(lengths) // 2], lengths[-1]):
+        assert codec.truncate(data, n) is not None and len(codec.truncate(data, n)) == n
+        d = codec.decoder().feed(data[:n])
+        assert np.array_equal(d.image(), codec.decode(codec.truncate(data, n)))
+        assert list(codec.cuts(data[:n])) == [m for m in lengths if m <= n]
+
+
+# %% there and back
+
+@pytest.mark.parametrize("model, quality", [("tiny", 50), ("tiny-rnn", 100), ("tiny-progressive", 100)])
+def test_default_quality_is_the_codecs_own(run, photo, tmp_path, model, quality):
+    said = json.loads(ok(run("compress", photo, tmp_path / "a.slic", "--model", model, "--json")))
+    assert said["quality"] == quality and said["bytes"] == (tmp_path / "a.slic").stat().st_size
+    assert (tmp_path / "a.slic").read_bytes() == load_codec(model, "cpu").encode(read_image(photo), quality)
+
+
+@pytest.mark.parametrize("system", CUTTABLE)
+def test_there_and_back(run, whole, photo, tmp_path, system):
+    codec, data = whole[system]
+    ok(run("compress", photo, tmp_path / "a.slic", "--model", CUTTABLE[system]))
+    assert (tmp_path / "a.slic").read_bytes() == data
+    done = run("decompress", tmp_path / "a.slic", tmp_path / "a.png")
+    assert ok(done) and done.stderr == "" and np.array_equal(read_image(tmp_path / "a.png"), codec.decode(data))
+    info = json.loads(ok(run("info", tmp_path / "a.slic", "--json")))
+    assert (info["kind"], info["model"], info["complete"], info["quality"], info["note"]) == (system, CUTTABLE[system], True, 100, None)
+    assert "note" not in ok(run("info", tmp_path / "a.slic"))
+
+
+@pytest.mark.parametrize("system", CUTTABLE)
+def test_a_byte_target(run, whole, photo, tmp_path, system):
+    lengths = whole[system][0].cuts(whole[system][1])
+    middle = lengths[len(lengths) // 2] + 20
+    said = json.loads(ok(run("compress", photo, tmp_path / "a.slic", "--model", CUTTABLE[system], "--target-bytes", middle, "--json")))
+    assert lengths[0] <= said["bytes"] <= middle and 0 < said["quality"] < 100
+
+
+def test_layers_are_those_of_the_whole_file(run, whole, photo, place, tmp_path):
+    codec, data = whole["rnn"]
+    full, ends = place("rnn"), codec.cuts(data)
+    for k in range(1, codec.layers + 1):
+        said = json.loads(ok(run("compress", photo, tmp_path / "k.slic", "--model", "tiny-rnn", "--layers", k, "--json")))
+        assert said["bytes"] == ends[k - 1] and said["quality"] == pytest.approx(100 * (k - 1) / (codec.layers - 1), abs=1e-3)
+        ok(run("truncate", full, tmp_path / "t.slic", "--layers", k))
+        assert (tmp_path / "t.slic").read_bytes() == (tmp_path / "k.slic").read_bytes()
+        ok(run("decompress", full, tmp_path / "a.png", "--layers", k))
+        done = run("decompress", tmp_path / "t.slic", tmp_path / "b.png")
+        assert ok(done) and done.stderr == ""
+        assert np.array_equal(read_image(tmp_path / "a.png"), read_image(tmp_path / "b.png")) and np.array_equal(read_image(tmp_path / "a.png"), codec.decode(data, layers=k))
+
+
+# %% cutting
+
+def test_truncate_cuts_a_progressive_file_at_the_byte(run, whole, place, tmp_path):
+    codec, data = whole["progressive"]
+    n = (codec.cuts(data)[0] + len(data)) // 2
+    for words, size in ((("--bytes", n), n), (("--bpp", 8 * n / (160 * 128)), n), (("--bytes", 10**9), len(data))):
+        said = json.loads(ok(run("truncate", place("progressive"), tmp_path / "t.slic", *words, "--json")))
+        assert (tmp_path / "t.slic").read_bytes() == data[:size] and said["bytes"] == size and said["bpp"] == 8 * size / (160 * 128)
+    assert f"{n} of {len(data)} bytes" in ok(run("truncate", place("progressive"), tmp_path / "t.slic", "--bytes", n))
+
+
+def test_truncate_keeps_the_layers_that_fit(run, whole, place, tmp_path):
+    codec, data = whole["rnn"]
+    one, two = codec.cuts(data)[:2]
+    for words, size in ((("--bytes", two), two), (("--bytes", two - 1), one), (("--bpp", 8 * (two + 1) / (160 * 128)), two), (("--bytes", 10**9), len(data))):
+        ok(run("truncate", place("rnn"), tmp_path / "t.slic", *words))
+        assert (tmp_path / "t.slic").stat().st_size == size
+        assert json.loads(ok(run("info", tmp_path / "t.slic", "--json")))["complete"]
+
+
+@pytest.mark.parametrize("system", CUTTABLE)
+def test_truncate_needs_no_model(run, place, tmp_path, monkeypatch, system):
+    source = place(system)
+    monkeypatch.setenv("STANHLIC_MODELS", "")
+    refused(run("decompress", source, tmp_path / "a.png"), "no model here")
+    ok(run("truncate", source, tmp_path / "t.slic", "--bytes", source.stat().st_size - 1))
+    assert (tmp_path / "t.slic").stat().st_size < source.stat().st_size
+
+
+def test_a_cut_layered_file_shows_its_layers_and_says_so(run, whole, place, tmp_path):
+    codec, data = whole["rnn"]
+    two = codec.cuts(data)[1]
+    cut = place("rnn", two + 30)
+    done = run("decompress", cut, tmp_path / "a.png")
+    assert ok(done) and done.stderr == f"stanhlic: note: {cut}: the file is cut inside layer 3 of 4; it shows the 2 before\n"
+    assert np.array_equal(read_image(tmp_path / "a.png"), codec.decode(data, layers=2))
+    info = json.loads(ok(run("info", cut, "--json")))
+    assert not info["complete"] and "inside layer 3 of 4" in info["note"] and info["layers"] == 4
+    refused(run("decompress", cut, tmp_path / "b.png", "--layers", "3"), "cut inside layer 3 of 4")
+    assert not (tmp_path / "b.png").exists()
+    assert ok(run("decompress", cut, tmp_path / "b.png", "--layers", "1"))
+    assert np.array_equal(read_image(tmp_path / "b.png"), codec.decode(data, layers=1))
+
+
+def test_a_cut_progressive_file_shows_its_best_picture(run, whole, place, tmp_path):
+    codec, data = whole["progressive"]
+    least, seen = codec.cuts(data)[0], []
+    for n in (least, least + 1, (least + len(data)) // 2, len(data) - 1):
+        done = run("decompress", place("progressive", n), tmp_path / "a.png")
+        assert ok(done) and done.stderr == ""
+        seen.append(read_image(tmp_path / "a.png"))
+        assert np.array_equal(seen[-1], codec.decode(data[:n]))
+    assert not np.array_equal(seen[0], seen[-1])
+    assert "cut" in json.loads(ok(run("info", place("progressive", least + 9), "--json")))["note"]
+
+
+# %% what is not there
+
+@pytest.mark.parametrize("system", CUTTABLE)
+@pytest.mark.parametrize("size, word", [(0, "empty"), (1, "cut"), (4, "cut"), (12, "cut")])
+def test_cut_inside_the_header(run, place, tmp_path, system, size, word):
+    file = place(system, size)
+    for words in (("decompress", file, tmp_path / "a.png"), ("info", file), ("truncate", file, tmp_path / "t.slic", "--bytes", "99"), ("view", file)):
+        refused(run(*words), file.name, word)
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
+def test_cut_inside_the_base_says_how_much_is_missing(run, whole, place, tmp_path):
+    codec, data = whole["progressive"]
+    least = codec.cuts(data)[0]
+    file = place("progressive", least - 7)
+    for words in (("decompress", file, tmp_path / "a.png"), ("truncate", file, tmp_path / "t.slic", "--bytes", "9999"), ("view", file)):
+        refused(run(*words), "7 more bytes are needed for the base")
+    refused(run("truncate", place("progressive"), tmp_path / "t.slic", "--bytes", least - 1), f"take {least}")
+    refused(run("truncate", place("progressive"), tmp_path / "t.slic", "--bpp", "1e-6"), f"take {least}")
+    assert "7 more bytes" in json.loads(ok(run("info", place("progressive", least - 7), "--json")))["note"]
+    assert [p.name for p in tmp_path.iterdir()] == ["progressive.slic"]
+
+
+def test_cut_inside_the_first_layer(run, whole, place, tmp_path):
+    codec, data = whole["rnn"]
+    one = codec.cuts(data)[0]
+    refused(run("truncate", place("rnn"), tmp_path / "t.slic", "--bytes", one - 1), f"the first takes {one}")
+    file = place("rnn", one - 1)
+    for words in (("decompress", file, tmp_path / "a.png"), ("view", file)): refused(run(*words), "cut inside layer 1")
+    refused(run("truncate", file, tmp_path / "t.slic", "--layers", "1"), "cut in layer 1")
+    assert "there is no picture yet" in json.loads(ok(run("info", file, "--json")))["note"]
+    assert [p.name for p in tmp_path.iterdir()] == ["rnn.slic"]
+
+
+# %% damage
+
+@pytest.mark.parametrize("system", CUTTABLE)
+def test_flipped_bits(run, whole, place, photo, tmp_path, system):
+    """In header, base or first layer a refusal; in a later block a note and the picture before; in a later layer a refusal that says what can be had."""
+    codec, data = whole[system]
+    lengths = codec.cuts(data)
+    for n in (0, 5, 9, 15, lengths[0] // 2, lengths[0] - 1):
+        refused(run("decompress", place(system, flipped(data, n, 3)), tmp_path / "a.png"), f"{system}.slic")
+    assert not (tmp_path / "a.png").exists()
+    bad = place(system, flipped(data, len(data) - 30, 3))
+    done = run("decompress", bad, tmp_path / "a.png")
+    if system == "rnn":
+        refused(done, "layer 4 fails its checksum", "take 3 layers")
+        ok(run("decompress", bad, tmp_path / "a.png", "--layers", 3))
+        assert np.array_equal(read_image(tmp_path / "a.png"), codec.decode(data, layers=3))
+    else:
+        assert ok(done) and done.stderr.startswith("stanhlic: note: ") and len(done.stderr.splitlines()) == 1 and "damaged" in done.stderr
+        assert np.array_equal(read_image(tmp_path / "a.png"), codec.decode(data[:lengths[0]]))
+    assert "damaged" in json.loads(ok(run("info", bad, "--json")))["note"]
+
+
+@pytest.mark.parametrize("system, other", [("rnn", "tiny-progressive"), ("progressive", "tiny-rnn"), ("stanh", "tiny-rnn")])
+def test_a_model_of_another_codec(run, place, tmp_path, system, other):
+    refused(run("decompress", place(system), tmp_path / "a.png", "--model", other), "fingerprint", "--model")
+    assert not (tmp_path / "a.png").exists()
+
+
+# %% what a codec does not offer
+
+@pytest.mark.parametrize("words, why", [
+    (("truncate", "stanh", "OUT", "--bytes", "500"), "cannot be cut"), (("truncate", "stanh", "OUT", "--layers", "1"), "cannot be cut"), (("view", "stanh"), "cannot be cut"),
+    (("truncate", "progressive", "OUT", "--layers", "1"), "has no layers"), (("truncate", "rnn", "OUT", "--layers", "5"), "the file has 4"),
+    (("truncate", "rnn", "OUT", "--layers", "0"), "not a positive number"), (("truncate", "progressive", "OUT", "--bytes", "-3"), "not a positive number"),
+    (("decompress", "stanh", "OUT.png", "--layers", "1"), "layered models"), (("decompress", "progressive", "OUT.png", "--layers", "1"), "layered models"),
+    (("decompress", "rnn", "OUT.png", "--layers", "5"), "the file has 4"), (("decompress", "rnn", "OUT.png", "--layers", "0"), "choose 1 to 4"),
+    (("compress", "PHOTO", "OUT", "--model", "tiny", "--layers", "1"), "layered models"), (("compress", "PHOTO", "OUT", "--model", "tiny-progressive", "--layers", "1"), "layered models"),
+    (("compress", "PHOTO", "OUT", "--model", "tiny-rnn", "--layers", "5"), "the model has 4"), (("compress", "PHOTO", "OUT", "--model", "tiny-rnn", "--layers", "0"), "not a positive number"),
+], ids=lambda v: " ".join(v) if isinstance(v, tuple) else "")
+def test_refusals(run, place, photo, tmp_path, words, why):
+    files = {"PHOTO": photo, "OUT": tmp_path / "out", "OUT.png": tmp_path / "out.png"} | {s: place(s) for s in ("stanh", *CUTTABLE)}
+    refused(run(*(files.get(w, w) for w in words)), why)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.png").exists() and not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.parametrize("words", [
+    ("truncate", "a.slic", "b.slic"), ("truncate", "a.slic", "b.slic", "--bytes", "9", "--layers", "1"), ("truncate", "a.slic", "b.slic", "--bytes", "many"),
+    ("truncate", "a.slic", "--bytes", "9"), ("compress", "a.png", "b.slic", "--layers", "2", "--quality", "10"), ("compress", "a.png", "b.slic", "--layers", "2", "--target-bpp", "1"),
+    ("compress", "a.png", "b.slic", "--layers", "1.5"), ("view",), ("view", "a.slic", "--stops", "1"),
+], ids=" ".join)
+def test_usage(run, words): refused(run(*words), "Usage:", code=2)
+
+
+def test_outputs_are_checked_first(run, place, tmp_path):
+    file = place("progressive")
+    refused(run("truncate", file, file, "--bytes", "500"), "is the input itself")
+    refused(run("truncate", file, tmp_path / "none" / "t.slic", "--bytes", "500"), "there is no folder")
+    refused(run("view", file, "-o", tmp_path), "is a folder")
+
+
+# %% the page
+
+def stops_of(page):
+    text = page.read_text()
+    return json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
+
+
+@pytest.mark.parametrize("system", CUTTABLE)
+def test_view(run, whole, place, photo, tmp_path, system):
+    codec, data = whole[system]
+    ok(run("view", place(system), "--original", photo))
+    stops, lengths = stops_of(tmp_path / f"{system}.html"), codec.cuts(data)
+    sizes = [int(s["bytes"].replace(",", "")) for s in stops]
+    assert sizes == list(lengths) if system == "rnn" else 20 <= len(sizes) <= 24 and sizes == sorted(set(sizes)) and set(sizes) <= set(lengths)
+    assert (sizes[0], sizes[-1]) == (lengths[0], len(data))
+    from stanhlic.metrics import psnr
+    for s, n in zip(stops, sizes):
+        assert s["bpp"] == f"{8 * n / (160 * 128):.4f}" and s["psnr"] == f"{psnr(read_image(photo), codec.decode(codec.truncate(data, n))):.2f} dB"
+    assert "measured against the original." in (tmp_path / f"{system}.html").read_text()
+
+
+def test_view_against_the_best_picture(run, place, tmp_path):
+    ok(run("view", place("rnn"), "-o", tmp_path / "p.html", "--stops", "3"))
+    assert stops_of(tmp_path / "p.html")[-1]["psnr"] == "identical" and "not the original" in (tmp_path / "p.html").read_text()
+
+
+def test_view_of_cut_and_damaged_files(run, whole, place, tmp_path):
+    codec, data = whole["rnn"]
+    done = run("view", place("rnn", codec.cuts(data)[1] + 30))
+    assert ok(done) and "inside layer 3 of 4" in done.stderr and len(stops_of(tmp_path / "rnn.html")) == 2
+    codec, data = whole["progressive"]
+    done = run("view", place("progressive", flipped(data, len(data) - 30)))
+    assert ok(done) and "damaged" in done.stderr and [s["bytes"] for s in stops_of(tmp_path / "progressive.html")] == [str(codec.cuts(data)[0])]
+    assert "damaged" in (tmp_path / "progressive.html").read_text()
+
+
+def test_view_refuses_another_original(run, place, tmp_path):
+    write_image(tmp_path / "small.png", np.zeros((9, 9, 3), np.uint8))
+    refused(run("view", place("rnn"), "--original", tmp_path / "small.png"), "the original is 9x9")
+    assert not list(tmp_path.glob("*.html"))
+
+
+# %% in processes of their own
+
+def test_a_session(cli, known, photo, tmp_path):
+    """Compress, cut, decompress, view: each step knows the others by their files alone."""
+    for name in CUTTABLE.values():
+        file, cut, picture = (tmp_path / f"{name}{ending}" for ending in (".slic", ".cut.slic", ".png"))
+        ok(cli("compress", photo, file, "--model", name))
+        cut.write_bytes(file.read_bytes()[:file.stat().st_size * 3 // 4])
+        done = cli("decompress", cut, picture)
+        assert ok(done) and done.stderr.startswith("stanhlic: note: ") == (name == "tiny-rnn")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert np.array_equal(read_image(picture), load_codec(name, "cpu").decode(cut.read_bytes()))
+    ok(cli("truncate", file, tmp_path / "t.slic", "--bytes", cut.stat().st_size))
+    assert (tmp_path / "t.slic").read_bytes() == cut.read_bytes()
+    ok(cli("view", file))
+    assert file.with_suffix(".html").exists()

@@ -1,0 +1,238 @@
+"""Training beyond one process and one sitting: two processes, passes that share a step, kills, damage, full size.
+
+Run as a script it trains each system for three steps. `torchrun` starts two of it, since `accelerate launch --cpu` can start several only through MPI;
+Accelerate finds its place in what torchrun sets, as it does in what its own launcher sets on GPUs."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import stanhlic.training as engine
+from stanhlic.backbone import add_noise
+from stanhlic.datasets import sample_photograph
+from stanhlic.errors import StanhlicError
+from stanhlic.images import write_image
+from stanhlic.progressive import model as progressive_model
+from stanhlic.progressive import training as progressive
+from stanhlic.rnn import model as rnn_model
+from stanhlic.rnn import training as rnn
+from stanhlic.stanh import training as stanh
+from stanhlic.training import ImagePool, Plan, Trainer, descend, fit, load_checkpoint, read_log
+from stanhlic.zoo import load_weights
+
+torch.set_num_threads(1)
+ROOMS = {"stanh": stanh, "rnn": rnn, "progressive": progressive}
+STAGES = {"stanh base": [], "stanh anchor": ["schedule=gap_stochastic", "beta=10.0", "factor=15.0"], "rnn train": [], "progressive first": [], "progressive decoder": [], "progressive rem": []}
+SHORT = ["warmup=1", "log_every=1", "precision=no", "lr=1e-4"]
+
+
+def few(name): return "val_batch=1" if name.startswith("progressive") else "validation=1"
+
+
+def train(name, data, out, *changes, **options):
+    room, stage = name.split()
+    return ROOMS[room].run(stage, data=str(data), out=out / name, device="cpu", set=[*SHORT, *STAGES[name], few(name), *changes], **options)
+
+
+def losses(out, name): return [line["loss"] for line in read_log(next((out / name).rglob("log.jsonl")))]
+
+
+def three_steps(data, out, batch, accumulate):
+    for name in ("stanh anchor", "rnn train", "progressive decoder"): train(name, data, out, "steps=3", f"batch={batch}", f"accumulate={accumulate}")
+
+
+def without_noise(data, out, batch):
+    """The same with values in place of their noisy selves, so that crops are all that is random."""
+    plain = lambda v, training: v if training else add_noise(v, training)
+    modules = (sys.modules["stanhlic.backbone"], rnn_model, progressive_model)
+    for module in modules: module.add_noise = plain
+    for name in ("stanh base", "rnn train", "progressive first"): train(name, data, out, "steps=3", f"batch={batch}")
+    for module in modules: module.add_noise = add_noise
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    for i in range(3): write_image(folder / f"{i}.png", np.roll(sample_photograph(128), 20 * i, 1))
+    return folder
+
+
+# %% two processes
+
+@pytest.fixture(scope="module")
+def launched(data, tmp_path_factory):
+    """Folder of what two processes on this CPU have trained."""
+    out = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__, str(data), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(data, launched, tmp_path):
+    without_noise(data, tmp_path, batch=2)
+    for folder in tmp_path.iterdir(): assert losses(launched / "plain", folder.name) == pytest.approx(losses(tmp_path, folder.name), rel=1e-4), folder.name
+    assert json.loads((launched / "plain" / "rnn train" / "plan.json").read_text())["processes"] == 2
+
+
+def test_two_processes_equal_two_passes_noise_included(data, launched, tmp_path):
+    three_steps(data, tmp_path, batch=1, accumulate=2)
+    for folder in tmp_path.iterdir(): assert losses(launched / "noisy", folder.name) == pytest.approx(losses(tmp_path, folder.name), rel=1e-4), folder.name
+
+
+# %% kills
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("killed_at", [3, 4])
+def test_a_killed_run_goes_on_to_the_same_numbers(data, tmp_path, monkeypatch, name, killed_at):
+    changes = ("steps=5", "batch=1", "validate_every=2", "ema=0.9")
+    whole = train(name, data, tmp_path / "whole", *changes)
+    def dies(t, *rest):
+        if t.step == killed_at: raise KeyboardInterrupt
+        return descend(t, *rest)
+    with monkeypatch.context() as m:
+        m.setattr(engine, "descend", dies)
+        with pytest.raises(KeyboardInterrupt): train(name, data, tmp_path / "cut", *changes)
+    resumed = train(name, data, tmp_path / "cut", *changes, resume=True)
+    old, new = load_weights(whole).tensors, load_weights(resumed).tensors
+    assert all(torch.equal(old[k], new[k]) for k in old)
+    assert losses(tmp_path / "whole", name) == losses(tmp_path / "cut", name) and len(losses(tmp_path / "cut", name)) == 5
+
+
+# %% a small network of its own, for what does not depend on the system
+
+def net(): torch.manual_seed(0); return torch.nn.Conv2d(3, 3, 3, padding=1)
+def loss(model, x): mse = ((model(x) - x) ** 2).mean(); return mse, {"loss": mse}
+def pool(): return ImagePool([sample_photograph(64)], 32)
+
+
+PLAN = Plan(steps=6, batch=2, crop=32, warmup=1, log_every=1, validate_every=2, precision="no", keep=2)
+
+
+def go(out, loss=loss, plan=PLAN, **options): return fit(net(), loss, pool(), plan, out, lambda m: {"loss": loss(m, pool().batch(1))[0]}, **options)
+
+
+def test_a_folder_says_all(tmp_path):
+    go(tmp_path, facts={"settings": {"colour": "red"}, "device": "cpu"})
+    assert {p.name for p in tmp_path.iterdir()} == {"plan.json", "log.jsonl", "curve.png", "best.pt", "last.pt", "step-00000004.pt", "step-00000006.pt"}
+    record = json.loads((tmp_path / "plan.json").read_text())
+    assert record["settings"] == {"colour": "red"} and record["plan"]["seed"] == 0 and record["processes"] == 1
+    assert {"commit", "torch", "python", "machine", "threads", "date", "device"} <= record.keys()
+    assert load_checkpoint(tmp_path / "step-00000004.pt")["step"] == 4 and (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_goes_on_from_an_earlier_checkpoint_that_was_kept(tmp_path):
+    whole = go(tmp_path).weight.detach().clone()
+    (tmp_path / "step-00000004.pt").replace(tmp_path / "last.pt")
+    assert torch.equal(go(tmp_path, resume=True).weight, whole) and [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_is_not_resumed_starts_anew(tmp_path):
+    go(tmp_path)
+    go(tmp_path, plan=Plan(**vars(PLAN) | {"steps": 2}))
+    assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2] and not (tmp_path / "step-00000006.pt").exists()
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path, where):
+    steps = iter(range(100))
+    def broken(model, x):
+        value, facts = loss(model, x)
+        return value * float("nan" if where == "loss" else "inf") if model.training and next(steps) == 4 else value, facts
+    with pytest.raises(StanhlicError, match="^the loss or its gradient is not a number at step 4; resume"): go(tmp_path, broken)
+    kept = load_checkpoint(tmp_path / "last.pt")
+    assert kept["step"] == 4 and all(torch.isfinite(v).all() for v in kept["model"].values())
+    assert torch.equal(go(tmp_path, resume=True).weight, go(tmp_path / "whole").weight)
+
+
+def test_it_is_found_before_a_later_checkpoint_is_written(tmp_path):
+    steps = iter(range(100))
+    def broken(model, x): value, facts = loss(model, x); return value * float("nan") if next(steps) == 2 else value, facts
+    with pytest.raises(StanhlicError, match="at step 2"): fit(net(), broken, pool(), Plan(**vars(PLAN) | {"log_every": 100}), tmp_path)
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == 2
+
+
+def test_a_validation_that_is_no_number(tmp_path):
+    with pytest.raises(StanhlicError, match="validation's loss is not a number at step 2"): fit(net(), loss, pool(), PLAN, tmp_path, lambda m: {"loss": float("nan")})
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "log"])
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, what):
+    full = OSError(28, "No space left on device")
+    def save(state, path, *rest, real=torch.save):
+        if state["step"] == 4: Path(path).write_bytes(b"half of it"); raise full
+        real(state, path, *rest)
+    def openfile(path, mode="r", *rest, real=open):
+        if str(path).endswith("log.jsonl") and mode == "a" and len(read_log(Path(path))) == 3: raise full
+        return real(path, mode, *rest)
+    with monkeypatch.context() as m:
+        if what == "checkpoint": m.setattr(torch, "save", save)
+        else: m.setattr("builtins.open", openfile)
+        with pytest.raises(StanhlicError, match="No space left on device.*resume") as stopped: go(tmp_path)
+    assert "\n" not in str(stopped.value) and load_checkpoint(tmp_path / "last.pt")["step"] == 2 and not list(tmp_path.glob("*.part"))
+    assert torch.equal(go(tmp_path, resume=True).weight, go(tmp_path / "whole").weight)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    go(tmp_path)
+    with pytest.raises(StanhlicError, match="another network or stage"): fit(torch.nn.Conv2d(3, 3, 5, padding=2), loss, pool(), PLAN, tmp_path, resume=True)
+
+
+# %% speed and size
+
+class Waits(TorchDispatchMode):
+    """Counts the operations that make the host wait for a GPU."""
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.name().split("::")[1].split(".")[0] in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal")
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("name", ["stanh base", "rnn train", "progressive first"])
+def test_a_step_never_waits_for_the_device(data, tmp_path, monkeypatch, name):
+    counted = []
+    def watched(t, *rest):
+        with Waits() as waits: facts = descend(t, *rest)
+        counted.append(waits.count)
+        return facts
+    monkeypatch.setattr(engine, "descend", watched)
+    train(name, data, tmp_path, "steps=2", "batch=1")
+    assert counted == [0, 0]
+
+
+@pytest.fixture
+def nothing_is_written(monkeypatch):
+    """Full-size checkpoints take gigabytes."""
+    monkeypatch.setattr(engine, "_save", lambda *rest: None)
+    monkeypatch.setattr(engine, "save_checkpoint", lambda *rest: None)
+    monkeypatch.setattr("stanhlic.zoo.save_weights", lambda *rest: None)
+    for room in (stanh, rnn): monkeypatch.setattr(room, "save_weights", lambda *rest: None)
+    monkeypatch.setattr(progressive, "initialise", lambda model, path: model)
+    fresh = stanh._initial
+    monkeypatch.setattr(stanh, "_initial", lambda stage, settings, init, train: fresh("anchor", {"size": "full", "lmbda": 0.013} | settings, None, train))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, parameters", [("stanh base", 75.2e6), ("stanh anchor", 75.2e6), ("stanh derivation", 75.2e6), ("rnn train", 62.3e6), ("progressive first", 152e6), ("progressive decoder", 152e6), ("progressive rem", 152e6)])
+def test_the_published_recipe_takes_a_step_at_full_size(data, tmp_path, monkeypatch, nothing_is_written, name, parameters):
+    sizes = []
+    def watched(t, *rest): sizes.append(sum(p.numel() for p in t.inner.parameters())); return descend(t, *rest)
+    monkeypatch.setattr(engine, "descend", watched)
+    room, stage = name.split()
+    start = {"init": "an earlier stage"} if stage in ("derivation", "decoder", "rem") else {}
+    one = ["lmbdas=[0.02]"] if stage == "derivation" else []
+    ROOMS[room].run(stage, "paper", data=str(data), out=tmp_path, device="cpu", set=["steps=1", "batch=1", "crop=64", few(name), *one], **start)
+    assert sizes[0] == pytest.approx(parameters, rel=0.05) and len(sizes) == 1
+    assert np.isfinite([line["val_loss"] for line in read_log(next(tmp_path.rglob("log.jsonl")))]).all()
+
+
+if __name__ == "__main__":
+    data, out = map(Path, sys.argv[1:])
+    three_steps(data, out / "noisy", batch=1, accumulate=1)
+    without_noise(data, out / "plain", batch=1)

@@ -1,0 +1,142 @@
+"""The page of a file that may be cut, in a real browser: slider, keyboard, address, phone width, and nothing fetched."""
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stanhlic.datasets import sample_photograph
+from stanhlic.view import choose_stops, embed, make_page
+
+torch.set_num_threads(1)
+DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--disable-dev-shm-usage")
+RIGHT, LEFT, HOME, END = "\ue014", "\ue012", "\ue011", "\ue010"  # WebDriver's names of keys
+
+
+# %% without a browser
+
+@pytest.mark.parametrize("lengths, count", [(range(500, 90_000), 24), (range(500, 530), 24), (range(7, 8), 24), ([300, 310, 90_000], 2), (range(10, 500_000), 24)])
+def test_stops(lengths, count):
+    stops = choose_stops(lengths, count)
+    assert stops == sorted(set(stops)) and set(stops) <= set(lengths)
+    assert (stops[0], stops[-1]) == (lengths[0], lengths[-1]) and min(len(lengths), count) >= len(stops) >= min(len(lengths), count) * 0.8
+
+
+def test_pictures_stay_within_their_share():
+    noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    for most in (10**6, 20_000, 2_000, 300):
+        data, quality, scale = embed(noise, most)
+        assert len(data) <= most and Image.open(io.BytesIO(data)).size == (round(200 * scale), round(300 * scale))
+    assert embed(noise, 10**6)[1:] == (92, 1.0)
+
+
+# %% in a browser
+
+class Browser:
+    """As much of WebDriver as the tests need, over HTTP."""
+
+    def __init__(self, port, profile):
+        self.base = f"http://127.0.0.1:{port}/session"
+        options = {"binary": BROWSER, "args": [*FLAGS, f"--user-data-dir={profile}"]}
+        self.base += "/" + self("", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})["sessionId"]
+
+    def __call__(self, path, body=None, method=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as answer: return json.load(answer)["value"]
+
+    def open(self, address): self("/url", {"url": "about:blank"}); self("/url", {"url": address})
+
+    def run(self, script): return self("/execute/sync", {"script": "return " + script, "args": []})
+
+    def press(self, keys): self(f"/element/{next(iter(self('/element', {'using': 'css selector', 'value': '#stop'}).values()))}/value", {"text": keys})
+
+    def shown(self): return self.run("['number', 'bytes', 'share', 'bpp', 'psnr'].map(id => document.getElementById(id).textContent)")
+
+    def pixels(self):
+        """The picture that is shown, as the page holds it."""
+        uri = self.run("document.querySelector('#picture img').src")
+        return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not (DRIVER and BROWSER): pytest.skip("needs chromium and chromedriver, one of which is not installed here")
+    driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        port = next(found[1] for line in driver.stdout if (found := re.search(r"started successfully on port (\d+)", line)))
+        try: session = Browser(port, tmp_path_factory.mktemp("profile"))
+        except urllib.error.HTTPError as e: pytest.skip("chromium does not start here: " + json.load(e)["value"]["message"].splitlines()[0][:200])
+        yield session
+        session("", method="DELETE")
+    finally: driver.terminate(); driver.wait()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page of a progressive file of random weights, its address and its stops."""
+    from stanhlic.progressive.codec import ProgressiveCodec
+    from stanhlic.progressive.model import lively
+    from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
+    codec, photo = ProgressiveCodec(lively(PROGRESSIVE_SMOKE), "tiny"), sample_photograph(300)[:200, :180]
+    path, (text, note) = tmp_path_factory.mktemp("page") / "a.html", make_page(codec, codec.encode(photo), "photo <1>.slic", photo, 12)
+    path.write_text(text)
+    assert note is None
+    return path.as_uri(), json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
+
+
+def wanted(stops, k): return [f"{k} of {len(stops)}", *(stops[k - 1][n] for n in ("bytes", "share", "bpp", "psnr"))]
+
+
+def test_opens_at_the_best_picture_and_fetches_nothing(browser, page):
+    address, stops = page
+    browser.open(address)
+    assert browser.shown() == wanted(stops, len(stops)) and 8 <= len(stops) <= 12
+    assert browser.run("document.title") == "photo <1>.slic"
+    assert browser.run("performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length") == 0
+    assert browser.run("document.querySelector('#picture img').naturalWidth") == 180 and browser.pixels().size == (180, 200)
+    assert browser("/se/log", {"type": "browser"}) == []  # neither an error nor a refusal of the content security policy
+
+
+def test_the_address_chooses_a_stop(browser, page):
+    address, stops = page
+    for asked, k in (("#stop=5", 5), ("#stop=1", 1), ("#stop=999", len(stops)), ("#stop=0", 1), ("#elsewhere", len(stops))):
+        browser.open(address + asked)
+        assert browser.shown() == wanted(stops, k)
+        assert browser.run("document.getElementById('stop').value") == str(k)
+    browser.open(address)
+    browser.run("location.hash = '#stop=3'")
+    assert browser.shown() == wanted(stops, 3)
+
+
+def test_the_slider_obeys_the_keyboard(browser, page):
+    address, stops = page
+    browser.open(address + "#stop=5")
+    before = browser.pixels().tobytes()
+    for key, k in ((RIGHT, 6), (LEFT, 5), (LEFT + LEFT, 3), (HOME, 1), (END, len(stops))):
+        browser.press(key)
+        assert browser.shown() == wanted(stops, k)
+        assert browser.run("location.hash") == f"#stop={k}"
+        assert stops[k - 1]["bytes"] in browser.run("document.getElementById('stop').getAttribute('aria-valuetext')")
+    assert browser.pixels().tobytes() != before
+
+
+@pytest.mark.parametrize("width, height", [(360, 640), (1280, 800)])
+def test_fits_the_screen(browser, page, width, height):
+    browser("/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}})
+    browser.open(page[0])
+    assert browser.run("innerWidth") == width and browser.run("document.documentElement.scrollWidth") <= width
+    box = browser.run("(r => [r.width, r.height, r.bottom])(document.getElementById('stop').getBoundingClientRect())")
+    assert box[0] > 0.85 * min(width, 1152) and box[1] >= 44 and box[2] <= height  # as wide as a thumb wants it, and to be reached without scrolling
+    picture = browser.run("(r => [r.width, r.height])(document.querySelector('#picture img').getBoundingClientRect())")
+    assert picture[0] / picture[1] == pytest.approx(180 / 200, rel=0.02)
