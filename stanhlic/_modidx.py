@@ -550,6 +550,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training.Objective.__init__': ( 'progressive/training.html#objective.__init__',
                                                                                                      'stanhlic/progressive/training.py'),
+                                               'stanhlic.progressive.training._network': ( 'progressive/training.html#_network',
+                                                                                           'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._profiles': ( 'progressive/training.html#_profiles',
                                                                                             'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._psnr': ( 'progressive/training.html#_psnr',

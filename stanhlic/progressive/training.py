@@ -127,7 +127,7 @@ def validator(
 def from_fixed(
     model: ProgressiveModel,
     state: dict,               # state dict of a `Zou22` of the same sizes
-    top: dict = None,          # of a second one of higher rate, for the decoder of the top
+    top: dict = None,          # of a second one of higher rate, for encoder and decoder of the top
 ) -> ProgressiveModel:
     """Copy a fixed-rate network into base and top; raises `StanhlicError` if sizes differ or the model has a single encoder."""
     c, own = model.config, dict(model.state_dict())
@@ -136,12 +136,14 @@ def from_fixed(
     for key, value in state.items():
         head, _, rest = key.partition(".")
         if head in ("g_a", "g_s", "h_mean_s", "h_scale_s"):
-            moved |= {f"{head}.{i}.{rest}": (top or state)[key] if i and head == "g_s" else value for i in range(1 + (c.decoders == 2 or head != "g_s"))} if head != "g_s" or c.decoders == 2 else {key: value}
+            moved |= {f"{head}.{i}.{rest}": (top or state)[key] if i and head in ("g_a", "g_s") else value for i in range(1 + (c.decoders == 2 or head != "g_s"))} if head != "g_s" or c.decoders == 2 else {key: value}
         else: moved[key] = value
     moved["h_a.0.weight"] = torch.cat([first, torch.zeros_like(first)], 1)
     wrong = [k for k, v in moved.items() if k not in own or own[k].shape != v.shape]
     if wrong: raise StanhlicError(f"the fixed-rate network has other sizes, first at {wrong[0]}; train one with the same profile")
     model.load_state_dict(own | moved)
+    for branches, bias in ((model.cc_mean_transforms_prog, 0.0), (model.cc_scale_transforms_prog, 1.0), (model.lrp_transforms_prog, 0.0)):
+        for branch in branches: branch[-1].weight.mul_(0.1 if branches is not model.lrp_transforms_prog else 0); branch[-1].bias.fill_(bias)
     return model
 
 # %% ../../nbs/progressive/05_training.ipynb #01321496
@@ -153,15 +155,22 @@ def _tensors(path) -> dict:
     from stanhlic.zoo import load_weights
     return load_weights(path).tensors
 
+def _network(path) -> dict:
+    """State dict there, without the rate points of a STanH file and with its first anchor alone."""
+    state = {k.removeprefix("anchors.0."): v for k, v in _tensors(path).items()}
+    return {k: v for k, v in state.items() if not k.startswith(("points.", "anchors."))}
+
+# %% ../../nbs/progressive/05_training.ipynb #dadf4c11
 def initialise(
     model: ProgressiveModel,
     path,                     # weight file, checkpoint or folder of a run
+    top=None,                 # the same of a fixed-rate network of higher rate, if `path` is one
 ) -> ProgressiveModel:
     """Load what fits from an earlier run; raises `StanhlicError` if it is neither progressive nor fixed-rate, or of other sizes."""
-    state = {k.removeprefix("anchors.0."): v for k, v in _tensors(path).items() if not k.startswith("points.")}
+    state = _network(path)
     if "cc_mean_transforms_prog.0.0.weight" not in state:
         if "h_a.0.weight" not in state: raise StanhlicError(f"{path}: neither a progressive nor a fixed-rate network; give another --init")
-        return from_fixed(model, {k: v for k, v in state.items() if not k.startswith("anchors.")})
+        return from_fixed(model, state, _network(top) if top else None)
     own = model.state_dict()
     optional = lambda k: k.startswith("post_latent.")
     wrong = [k for k in own.keys() | state.keys() if not optional(k) and (k not in own or k not in state or own[k].shape != state[k].shape)]
@@ -174,10 +183,12 @@ def _profiles():
     import stanhlic
     return Path(stanhlic.__file__).parent / "progressive" / "profiles.yaml"
 
+_VARIANT = ("rem_depth", "rem_mean", "closed_loop", "support", "decoders", "hypers", "encoders")
+
 def network_for(settings: dict, stage: str) -> ProgressiveModel:
     """Untrained network of a stage's settings: its size, with the variant they name."""
     if settings["network"] not in SIZES: raise StanhlicError(f"unknown network {settings['network']!r}; choose one of {', '.join(SIZES)}")
-    variant = {k: settings[k] for k in ("rem_depth", "rem_mean", "closed_loop", "support", "decoders", "hypers", "encoders") if k in settings}
+    variant = {k: settings[k] for k in _VARIANT if k in settings}
     rems = tuple(map(float, settings.get("rems", ()))) if stage == "rem" else ()
     return ProgressiveModel(replace(SIZES[settings["network"]], rems=rems, ranking=settings.get("ranking", "global"), **variant))
 
@@ -200,11 +211,11 @@ def run(
 ) -> Path:                       # the weight file
     """Train one stage and write its weights; raises `StanhlicError` for a setting that does not exist or data that are not there."""
     from stanhlic.zoo import resolve_device, save_weights
-    settings = load_profile(_profiles(), profile, stage, set)
+    settings = load_profile(_profiles(), profile, stage, set, (*_VARIANT, "top", "store"))
     plan, device = make_plan(settings), resolve_device(device)
     torch.manual_seed(plan.seed)
     model = network_for(settings, stage)
-    if init: initialise(model, init)
+    if init: initialise(model, init, settings.get("top"))
     elif stage != "first" and profile != "smoke": raise StanhlicError(f"stage {stage} starts from an earlier one; give its folder or weight file with --init")
     freeze(model, stage, settings.get("lrp", True))
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
