@@ -19,15 +19,19 @@ from .metrics import bd_rate, to_db
 COLOURS = {
     "stanh": "#D55E00", "stanh-fixed": "#000000", "stanh-manual": "#E69F00", "rnn": "#009E73", "progressive": "#0072B2",
     "jpeg": "#999999", "jpeg2000": "#CC79A7", "webp": "#56B4E9", "avif": "#A58A00", "av1": "#A58A00",
-    "vtm": "#4D4D4D", "hm": "#B0B0B0", "bpg": "#7B6A58", "zou22": "#332288", "mbt2018-mean": "#882255", "bmshj2018-hyperprior": "#44AA99",
+    "vtm": "#4D4D4D", "hm": "#B0B0B0", "bpg": "#7B6A58", "zou22": "#332288", "mbt2018": "#882255", "bmshj2018": "#44AA99",
+    "mlic": "#117733", "elic": "#999933", "tcm": "#AA4499", "cheng2020": "#DDAA33", "dpict": "#AA4499", "ctc": "#117733",
+    "gain": "#CC6677", "gained": "#CC6677", "evc": "#117733", "scr": "#AA4499", "dcvc": "#88CCEE", "joint-qvrf": "#999933", "qarv": "#6699CC",
 }
-_SPARE = ("#332288", "#882255", "#44AA99", "#999933", "#AA4499", "#117733")
+_SPARE = ("#661100", "#225522", "#777711", "#BB5566")
 
 def colour(
     method: str,  # name of a method
 ) -> str:         # "#rrggbb"
     """Colour of a method, the same in every figure."""
-    return COLOURS.get(method.lower()) or _SPARE[zlib.crc32(method.lower().encode()) % len(_SPARE)]
+    words = method.lower().replace("_", "-").split("-")
+    known = ("-".join(words[:n]) for n in range(len(words), 0, -1))
+    return next((COLOURS[k] for k in known if k in COLOURS), None) or _SPARE[zlib.crc32(method.lower().encode()) % len(_SPARE)]
 
 # %% ../nbs/core/08b_plots.ipynb #60d70ba8
 def style():
