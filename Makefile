@@ -7,7 +7,7 @@ TESTS   ?= tests
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: help setup demo test export clean readme figures check
+.PHONY: help setup demo test export clean readme figures docs check
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -45,6 +45,10 @@ readme: setup  ## nbs/index.ipynb -> README.md
 
 figures: setup  ## every table and figure of nbs/papers/papers.yaml, from the shipped weights
 	$(BIN)/stanhlic reproduce --profile compact
+
+docs: setup  ## the site, from the notebooks, in docs/_build/html
+	@$(BIN)/python -c "import furo, latex2mathml, myst_nb" 2>/dev/null || $(BIN)/pip install -c constraints.txt -e ".[docs]"
+	$(BIN)/python docs/build.py
 
 check: export clean readme  ## what must be in step before a commit
 	$(BIN)/python -m pytest tests/test_house_rules.py

@@ -14,7 +14,7 @@ def lines(key): return [o for o in cfg[key].splitlines() if o.strip()]
 
 
 # in the wheel -> in the repository; in an editable install the code reads the repository's folders themselves
-folders = {"stanhlic.manifests": "data/manifests", "stanhlic.published": "data/published", "stanhlic.notebooks": "nbs/papers"}
+folders = {"stanhlic.manifests": "data/manifests", "stanhlic.published": "data/published", "stanhlic.notebooks": "nbs/papers", "stanhlic.workflow": "workflow"}
 folders = {name: folder for name, folder in folders.items() if (here / folder).is_dir()}
 statuses = {"1": "1 - Planning", "2": "2 - Pre-Alpha", "3": "3 - Alpha", "4": "4 - Beta", "5": "5 - Production/Stable"}
 readme = here / "README.md"
@@ -43,10 +43,11 @@ setup(
         "stanhlic.manifests": ["*.toml"],
         "stanhlic.published": ["*.csv"],
         "stanhlic.notebooks": ["*.yaml", "**/*.ipynb", "**/*.yaml"],
+        "stanhlic.workflow": ["Snakefile", "README.md"],
     },
     include_package_data=False,
     install_requires=lines("requirements"),
-    extras_require={"dev": lines("dev_requirements"), "bench": lines("bench_requirements")},
+    extras_require={"dev": lines("dev_requirements"), "bench": lines("bench_requirements"), "docs": lines("docs_requirements"), "cluster": lines("cluster_requirements")},
     entry_points={"console_scripts": lines("console_scripts")},
     zip_safe=False,
 )

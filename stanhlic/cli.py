@@ -438,23 +438,18 @@ def _train(
     out = out or f"training/{system}-{stage}-{profile}"
     _system(system).run(stage, profile=profile, data=data, out=out, init=init, resume=resume, device=device, set=list(overrides or []))
 
-# %% ../nbs/core/09_cli.ipynb #858195d1
-def _claims(outputs):
-    "Rows of an item's figure file: what was measured, published, full size, compact"
-    from stanhlic.images import read_bytes
-    for path in (p for p in outputs if p.endswith(".json") and Path(p).is_file()):
-        for c in json.loads(read_bytes(path)).get("claims", []): yield [c.get(k) for k in ("what", "published", "full", "compact")]
-
 # %% ../nbs/core/09_cli.ipynb #0cfe6d79
 @app.command("reproduce")
 def _reproduce(
     item: Annotated[Optional[str], typer.Argument(metavar="ITEM", help="Item as --list names it; all of them if not given.")] = None,
     profile: Annotated[str, typer.Option(metavar="P", help="smoke (seconds), compact (shipped models) or paper (full size).")] = "smoke",
     show: Annotated[bool, typer.Option("--list", help="List the items and stop.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
 ):
     """Run the notebook behind a table or figure of the papers.
 
-    The executed notebook is kept in ./runs, the picture and its numbers in ./figures.
+    The executed notebook is kept in ./runs, the picture and its numbers in ./figures. What its notebook, parameters, inputs
+    and weights have made already is not run again.
 
     \b
     Examples:
@@ -462,16 +457,19 @@ def _reproduce(
       stanhlic reproduce stanh/rd_kodak --profile compact
       stanhlic reproduce --profile smoke
     """
-    from stanhlic.reproduce import find_item, list_items, reproduce
+    from stanhlic.reproduce import find_item, list_items, reproduce, shown, verdicts
     if show:
         items = [find_item(item)] if item else list_items()
         minutes = lambda e: ", ".join(f"{k} {v:g}" for k, v in (e["minutes"] or {}).items())
         typer.echo(_table([(e["id"], e["status"], minutes(e), e["title"]) for e in items], ("item", "status", "minutes", "title")))
         for e in items: typer.echo(f"\n{e['id']}: {e['paper']}, {e['item']}\n  claim  {e['claim']}\n  needs  {e['needs']}")
         return
-    rows = reproduce(item, profile)
+    rows = reproduce(item, profile, force=force)
     typer.echo(_table([(r["id"], r["outcome"], f"{r['seconds']:.0f} s", " ".join(r["outputs"]) or r["detail"]) for r in rows], ("item", "outcome", "time", "see")))
-    if claims := [c for r in rows for c in _claims(r["outputs"])]: typer.echo("\n" + _table(claims, ("measured", "published", "full size", "compact")))
+    held = {True: "yes", False: "no", None: "not measured"}
+    checks = [v for r in rows if r["outcome"] in ("done", "up to date") for v in verdicts(find_item(r["id"]))]
+    if checks: typer.echo("\n" + _table([(v["says"], shown(v["published"], v["unit"]), shown(v["ours"], v["unit"]), shown(v["difference"], v["unit"]), held[v["holds"]], v["kind"] or "")
+                                         for v in checks], ("claim", "published", "ours", "difference", "held here", "size")))
     failed = [r for r in rows if r["outcome"] == "failed"]
     if failed: raise StanhlicError(failed[0]["detail"] if len(failed) == 1 else f"{len(failed)} of {len(rows)} items failed: {', '.join(r['id'] for r in failed)}; see runs/")
 

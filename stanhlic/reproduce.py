@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'STATUSES', 'FIELDS', 'OPTIONAL', 'RULES', 'papers_folder', 'list_items', 'find_item', 'check_parameters',
-           'state_of', 'up_to_date', 'run_item', 'reproduce', 'verdicts', 'overview']
+           'state_of', 'up_to_date', 'run_item', 'reproduce', 'verdicts', 'shown', 'overview']
 
 # %% ../nbs/core/08d_reproduce.ipynb #19a14fc1
 import hashlib
@@ -228,9 +228,12 @@ def verdicts(
                          rule=f"{rule.replace('_', ' ')} {c[rule]}", kind=None if ours is None else kind, holds=_holds(ours, c)))
     return rows
 
-# %% ../nbs/core/08d_reproduce.ipynb #44a355ff
-def _shown(value, unit=""):
-    "A value in a table"
+# %% ../nbs/core/08d_reproduce.ipynb #406ae4d7
+def shown(
+    value,           # number, truth value, text or None
+    unit: str = "",  # of a number
+) -> str:
+    """A value as tables show it."""
     if value is None: return "–"
     text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:+.1f}" if isinstance(value, float) and unit.startswith("%") else f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
     return (f"{text} {unit}".strip() if not isinstance(value, (bool, str)) else text).replace("-", "−")
@@ -246,6 +249,6 @@ def overview(
         found = verdicts(entry, root)
         for v in found:
             held = "not measured" if v["holds"] is None else ("**yes**" if v["holds"] else "**no**") + {"compact": ", compact", "full": ", full size"}.get(v["kind"], "")
-            rows.append({"item": entry["id"], "claim": v["says"], "published": _shown(v["published"], v["unit"]), "ours": _shown(v["ours"], v["unit"]), f"held here": held})
+            rows.append({"item": entry["id"], "claim": v["says"], "published": shown(v["published"], v["unit"]), "ours": shown(v["ours"], v["unit"]), f"held here": held})
         if not found: rows.append({"item": entry["id"], "claim": entry["claim"], "published": "", "ours": "", "held here": f"needs {entry['needs']}" if entry["notebook"] is None else "see the item"})
     return rows

@@ -143,8 +143,8 @@ def test_training_stage(run, tmp_path, tiny, stage):
 def test_own_photographs(run, tmp_path, tiny):
     run(TRAIN / "own_photographs.ipynb", init=tiny, lambdas=[0.009], darkest=5, every=3, device="cpu", out="out", figures="figures")
     found = numbers(tmp_path / "figures", "own_photographs")
-    assert (found["kind"], found["set_aside"], [r["trained on"] for r in found["table"]]) == ("smoke", 2, ["yours", "control"])
-    assert all(r["bpp"] > 0 and len(e["excess (%)"]) == 2 for r, e in zip(found["table"], found["each_picture"]))
+    assert (found["kind"], found["set_aside"], [r["trained on"] for r in found["table"]]) == ("smoke", 2, ["yours", "control", "kind"])
+    assert all(r["bpp"] > 0 and len(e["excess (%)"]) == 2 for r, e in zip(found["table"], found["each_picture"])) and len(found["each_picture"]) == 2
     before, after = (load_weights(p).tensors for p in (tiny, tmp_path / "out" / "own-photographs" / "model.safetensors"))
     assert all(after[n].equal(t) for n, t in before.items() if n.startswith("anchors."))
     assert sum(t.numel() for t in after.values()) - sum(t.numel() for t in before.values()) == found["numbers_moved"]

@@ -1,0 +1,68 @@
+"""The Snakemake workflow: a small part of it runs on the smoke profile, and the whole of the paper profile is planned."""
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stanhlic.reproduce import list_items
+from stanhlic.zoo import inspect_weights
+
+pytest.importorskip("snakemake", reason="Snakemake is not installed; pip install stanhlic[cluster]")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def snakemake(tmp_path):
+    """`snakemake("--dry-run", profile="paper")` runs the workflow in a temporary folder and gives what it said."""
+    def run(*targets, profile="smoke", options=(), ok=True):
+        command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", tmp_path, "--cores", "1", *options, "--config", f"profile={profile}", "--", *targets]
+        # its caches belong to this test
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+        assert (done.returncode == 0) == ok, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stdout + done.stderr
+    return run
+
+
+def plan(said):
+    """{rule: its inputs} of a dry run."""
+    blocks = re.findall(r"^(?:local)?rule (\w+):\n((?:    .+\n)+)", said, re.M)
+    return {name: re.findall(r"[^\s,]+", " ".join(re.findall(r"^    input: (.*)$", body, re.M))) for name, body in blocks}
+
+
+def test_a_part_of_it_runs(snakemake, tmp_path):
+    targets = ("train_stanh_anchor", "item_stanh_interpolation_trap")
+    snakemake(*targets)
+    stages = inspect_weights(tmp_path / "runs/smoke/stanh-anchor/model.safetensors")["provenance"]["stages"]
+    assert [s["stage"] for s in stages] == ["base", "anchor"] and stages[-1]["profile"] == "smoke"
+    left = tmp_path / "runs/figures/stanh/interpolation_trap"
+    assert left.with_suffix(".png").read_bytes().startswith(b"\x89PNG") and json.loads(left.with_suffix(".json").read_text())
+    assert not (tmp_path / "figures").exists()
+    assert "Nothing to be done" in snakemake(*targets)
+
+
+def test_the_paper_profile_is_planned_whole(snakemake, tmp_path):
+    planned = plan(snakemake("all", profile="paper", options=["--dry-run"]))
+    items = {f"item_{e['id'].replace('/', '_')}" for e in list_items() if e["notebook"]}
+    stages = {f"train_{system}_{stage}" for system in ("stanh", "progressive", "rnn") for stage in yaml.safe_load((ROOT / "stanhlic" / system / "profiles.yaml").read_text())["paper"]}
+    assert len(items) > 20 and items | stages <= planned.keys()
+    weights = lambda name: f"runs/paper/{name}/model.safetensors"
+    starts = {"stanh_anchor": "stanh-base", "stanh_derivation": "stanh-anchor", "progressive_first": "stanh-base", "progressive_decoder": "progressive-first", "progressive_rem": "progressive-decoder"}
+    assert {k: planned[f"train_{k}"] for k in starts} == {k: [weights(v)] for k, v in starts.items()}
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_figures_wait_for_figures_and_for_weights_that_are_not_shipped(snakemake):
+    planned = plan(snakemake("item_stanh_anchors", "item_rnn_hyperprior", profile="compact", options=["--dry-run"]))
+    assert "item_stanh_derivations" in planned and "figures/stanh/derivations.json" in planned["item_stanh_anchors"]
+    assert "runs/rnn-without/model.safetensors" in planned["item_rnn_hyperprior"] and "train_rnn_without" in planned
+    assert ("train_rnn_train" in planned) != (ROOT / "stanhlic/weights/rnn-compact.safetensors").exists()
+    assert not [r for r in planned if r.startswith("train_stanh") and (ROOT / "stanhlic/weights/stanh-zou22-compact.safetensors").exists()]
+
+
+def test_unknown_profile_is_one_line(snakemake):
+    assert "unknown profile quick; choose smoke, compact, paper" in snakemake("all", profile="quick", options=["--dry-run"], ok=False)
