@@ -1,0 +1,372 @@
+#!/usr/bin/env python3
+"""The site: pages from the notebooks, the package, the registry, the figures and the weights; then Sphinx. `python docs/build.py [OUT]`
+
+Writes OUT/source (generated pages), OUT/doctrees and OUT/html; OUT is docs/_build unless given. Any warning is a failure."""
+import ast
+import copy
+import io
+import json
+import re
+import shutil
+import sys
+import tokenize
+from itertools import groupby
+from os.path import normpath, relpath
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+import nbformat  # noqa: E402
+from readme import directives, kept  # noqa: E402
+from stanhlic.records import table  # noqa: E402
+from stanhlic.reproduce import list_items, overview  # noqa: E402
+from stanhlic.zoo import inspect_weights  # noqa: E402
+
+ROOMS = {
+    "core": ("The ground floor", "Metrics, images, data sets, entropy coding, the container, the backbone, training, the zoo of models and the command line."),
+    "stanh": ("STanH", "One network and a few hundred extra numbers per rate point give a continuous quality dial."),
+    "progressive": ("Progressive", "One file that may be cut at any byte."),
+    "rnn": ("RNN", "A layered file; every further layer refines the picture."),
+    "train": ("Training", "One notebook with parameters for each training stage."),
+}
+PAPERS = {"stanh": "STanH", "progressive": "Progressive", "rnn": "RNN", "ours": "Beyond the papers"}
+EXPORTED = "Cells with a blue edge are the package: `nbdev-export` writes them to a module. The others are its lessons and tests."
+
+
+# %% small pieces of Markdown
+
+def escape(text):
+    """Plain text for Markdown; what stands in backticks stays."""
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(p if k % 2 else re.sub(r"([\\*_<$\[\]{}])", r"\\\1", p) for k, p in enumerate(parts))
+
+
+def fence(kind, body, depth=3): return f"{'`' * depth}{{{kind}\n{body}\n{'`' * depth}"
+def toctree(names, *options): return fence("toctree}", "\n".join([*(f":{o}:" for o in options), "", *names]))
+def grid(rows): return table(rows).data
+
+
+def claims(rows): return fence("container} claims", "\n" + grid(rows), 4)
+def without_item(rows): return [{k: v for k, v in r.items() if k != "item"} for r in rows]
+
+
+# %% notebooks
+
+def title_of(nb):
+    """Title and purpose of a notebook."""
+    lines = nb.cells[0].source.splitlines()
+    return lines[0].removeprefix("# "), next(x[2:] for x in lines if x.startswith("> "))
+
+
+def relinked(source, page):
+    """Links of a notebook as seen from its page: nbs/ is the top of the site, figures/ lies inside it."""
+    def one(m):
+        path = normpath(Path("nbs", page).parent / m[1])
+        return f"]({relpath(path, Path(page).parent)})" if path.startswith("figures/") else m[0]
+    return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", one, source)
+
+
+def prepared(path, page):
+    """A notebook as its page shows it: without hidden cells, directives and counts."""
+    nb = nbformat.read(path, as_version=4)
+    nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    cells = []
+    for cell in nb.cells:
+        marks = {m.split()[0] for m in directives(cell.source) if m.strip()} if cell.cell_type == "code" else set()
+        for c in kept(cell):
+            if c.cell_type == "markdown": c.source = relinked(c.source, page)
+            elif not c.source: c.source, c.metadata["tags"] = "pass", ["remove-input"]  # a cell without source would be left out
+            elif marks & {"export", "exporti", "exports"}: c.metadata["tags"] = [*c.metadata.get("tags", []), "export"]
+            cells.append(c)
+    nb.cells = cells
+    return nb
+
+
+def added(nb, text): nb.cells.append(nbformat.v4.new_markdown_cell(text))
+
+
+def notebooks(pages, items, rows):
+    """Every notebook of nbs/, with what was measured under those of the papers; returns {page: (title, purpose)}."""
+    known = {}
+    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        page = path.relative_to(ROOT / "nbs").as_posix()
+        if ".ipynb_checkpoints" in page: continue
+        nb = prepared(path, page)
+        known[page] = title_of(nb)
+        for item in items:
+            if f"papers/{item['notebook']}" == page: added(nb, measured_here(item, rows[item["id"]], page))
+        if page == "index.ipynb": added(nb, contents())
+        pages[page] = nbformat.writes(nb)
+    return known
+
+
+def measured_here(item, rows, page):
+    """The committed figures of an item and its verdicts, for the end of its notebook."""
+    up = relpath(".", Path(page).parent)
+    pictures = [f"![{item['title']}]({up}/{o})" for o in item["outputs"] if o.endswith(".png") and (ROOT / o).is_file()]
+    run = f"`stanhlic reproduce {item['id']} --profile {list(item['parameters'])[-1]}`"
+    return "\n\n".join(["## Measured here", *(pictures or ["No figure of this item is kept yet."]), claims(without_item(rows)), f"Made by {run}. See it in the {{ref}}`registry <{label(item)}>`."])
+
+
+def contents():
+    parts = {"Notebooks": [f"{room}/index" for room in ROOMS], "Results": ["papers/index", "gallery", "registry", "weights"], "Reference": ["api/index"]}
+    return "\n\n".join(toctree(names, "hidden", f"caption: {caption}") for caption, names in parts.items())
+
+
+def rooms(pages, known, items):
+    """A page for each room, and one for the papers."""
+    def entries(folder): return {p: v for p, v in known.items() if Path(p).parent.as_posix() == folder}
+    def lines(found): return "\n".join(f"- [{title}]({Path(p).name}): {purpose}" for p, (title, purpose) in found.items())
+    for room, (title, about) in ROOMS.items():
+        found = entries(room)
+        note = [EXPORTED] if room != "train" else []
+        pages[f"{room}/index.md"] = "\n\n".join([f"# {title}", about, *note, lines(found), toctree([Path(p).stem for p in found], "hidden")])
+    sections = []
+    for paper, title in PAPERS.items():
+        found = entries(f"papers/{paper}")
+        own = [i for i in items if i["paper"] == paper and i["notebook"]]
+        pictures = [f"[![{i['title']}](../../{o})]({Path(i['notebook']).name})" for i in own for o in i["outputs"] if o.endswith(".png") and (ROOT / o).is_file()]
+        pages[f"papers/{paper}/index.md"] = "\n\n".join([f"# {title}", lines(found), *pictures, toctree([Path(p).stem for p in found], "hidden")])
+        sections += [f"## {title}", lines(found).replace("](", f"]({paper}/")]
+    head = ["# Tables and figures", "One notebook for each. The pictures are in the [gallery](../gallery.md), what each of them says about its claim in the [registry](../registry.md)."]
+    pages["papers/index.md"] = "\n\n".join([*head, *sections, toctree([f"{paper}/index" for paper in PAPERS], "hidden")])
+
+
+# %% results
+
+def label(item): return "item-" + item["id"].replace("/", "-").replace("_", "-")
+
+
+def heading(item):
+    link = f"[{item['notebook']}](papers/{item['notebook']})" if item["notebook"] else "none yet"
+    return f"({label(item)})=\n### {item['id']}\n\n**{escape(item['title'])}**", link
+
+
+def registry(pages, items, rows):
+    """The table of all claims, then every item."""
+    text = ["# The registry", "Every table and figure, what it claims, and whether the claim held here. The rule was fixed before the measurement; *compact* means that our number was measured with the small weights that ship.",
+            "## At a glance", claims([dict(r, item="" if k else f"[{name}](#{label({'id': name})})") for name, part in rows.items() for k, r in enumerate(part)])]
+    for paper, group in groupby(items, lambda i: i["paper"]):
+        text.append(f"## {PAPERS.get(paper, paper)}")
+        for item in group:
+            head, link = heading(item)
+            minutes = ", ".join(f"{k} {v:g}" for k, v in item["minutes"].items()) if isinstance(item["minutes"], dict) else str(item["minutes"] or "")
+            facts = {"In the paper": item["item"], "Claim": item["claim"], "Needs": item["needs"], "Status": item["status"], "Minutes on two CPU cores": minutes}
+            text += [head, "\n".join([*(f"- {k}: {escape(str(v))}" for k, v in facts.items() if v), f"- Notebook: {link}"]), claims(without_item(rows[item["id"]]))]
+    pages["registry.md"] = "\n\n".join(text)
+
+
+def gallery(pages, items, rows):
+    """Every picture of figures/ with the claim and the verdicts of its item."""
+    makers = {o: item for item in items for o in item["outputs"]}
+    text = ["# Gallery", "Every figure kept in `figures/`, each from the notebook of its item. Hollow marks are published numbers, filled ones are ours."]
+    for folder, group in groupby(sorted((ROOT / "figures").glob("*/*.png")), lambda p: p.parent.name):
+        text.append(f"## {PAPERS.get(folder, folder)}")
+        for path in group:
+            name = path.relative_to(ROOT).as_posix()
+            item = makers.get(name)
+            text.append(f"### {escape(item['title'] if item else path.stem)}")
+            text.append(f"![{item['title'] if item else path.stem}]({name})")
+            if item: text += [f"Claim: {escape(item['claim'])}.", claims(without_item(rows[item["id"]])), f"Notebook [{item['notebook']}](papers/{item['notebook']}), item [{item['id']}](#{label(item)})."]
+            else: text.append(f"`{name}` belongs to no item of the registry.")
+    pages["gallery.md"] = "\n\n".join(text)
+
+
+def flat(value, name=""):
+    """[(a.b.c, value)] of nested mappings."""
+    if isinstance(value, dict): return [x for k, v in value.items() for x in flat(v, f"{name}.{k}" if name else str(k))]
+    return [(name, value)]
+
+
+def shown(value): return "" if value is None else escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).replace("\n", " ")
+
+
+def weights(pages):
+    """Where every shipped weight file comes from, out of its own header."""
+    text = ["# Weights", "What is shipped, and how each file came to be. All of this is read from the header of the file itself; `stanhlic models` and `stanhlic.zoo.inspect_weights` show it on your machine."]
+    for path in sorted((ROOT / "stanhlic/weights").glob("*.safetensors")):
+        model = inspect_weights(path)
+        facts = {"system": model["system"], "fingerprint": f"`{model['fingerprint']}`", "parameters": f"{model['parameters']:,}", "size": f"{model['bytes'] / 2**20:.1f} MiB", "file": f"`{path.relative_to(ROOT).as_posix()}`"}
+        text += [f"## {model['name']}", escape(model.get("description") or ""), grid([{"what": k, "value": v} for k, v in facts.items()])]
+        text += ["### Provenance", *provenance(model["provenance"])]
+        text += ["### Configuration", fence("code-block} json", json.dumps(model["config"], indent=1, ensure_ascii=False))]
+    pages["weights.md"] = "\n\n".join(t for t in text if t)
+
+
+def provenance(record):
+    """Tables: what holds for the whole file or all its stages, then a column for each stage."""
+    stages = {k: v for k, v in record.items() if isinstance(v, list) and v and all(isinstance(s, dict) for s in v)}
+    whole, tables = dict(flat({k: v for k, v in record.items() if k not in stages})), []
+    for found in stages.values():
+        columns = [dict(flat(s)) for s in found]
+        names = list(dict.fromkeys(k for c in columns for k in c if k != "stage"))
+        equal = [k for k in names if len(columns) > 1 and all(c.get(k, c) == columns[0].get(k) for c in columns)]
+        whole |= {k: columns[0][k] for k in equal}
+        heads = [f"{n}. {c.get('stage', '')}".rstrip(". ") for n, c in enumerate(columns, 1)]
+        tables.append(grid([{"differs": k} | {h: shown(c.get(k)) for h, c in zip(heads, columns)} for k in names if k not in equal]))
+    return ([grid([{"the same throughout": k, "value": shown(v)} for k, v in whole.items()])] if whole else []) + tables
+
+
+# %% the package, read and not imported
+
+class Comments:
+    """Comments of a module by line, and where signatures end."""
+
+    def __init__(self, source):
+        self.tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+        self.at = {t.start[0]: t.string.lstrip("# ") for t in self.tokens if t.type == tokenize.COMMENT}
+
+    def closing(self, node):
+        """Line of the colon that ends the signature of a function."""
+        depth = 0
+        for t in self.tokens:
+            if t.start[0] < node.lineno or t.type != tokenize.OP: continue
+            depth += (t.string in "([{") - (t.string in ")]}")
+            if t.string == ":" and not depth: return t.start[0]
+
+
+def short(node, most=40):
+    text = ast.unparse(node)
+    return text if len(text) <= most else "..."
+
+
+def parameters(node, comments):
+    """[(name, type, default, meaning)] of a function."""
+    a, end = node.args, comments.closing(node)
+    plain = a.posonlyargs + a.args
+    given = dict(zip(plain[::-1], a.defaults[::-1])) | {k: d for k, d in zip(a.kwonlyargs, a.kw_defaults) if d}
+    every = [(x, "") for x in plain] + ([(a.vararg, "*")] if a.vararg else []) + [(x, "") for x in a.kwonlyargs] + ([(a.kwarg, "**")] if a.kwarg else [])
+    return [(stars + x.arg, x.annotation, given.get(x), comments.at.get(x.lineno, "") if x.lineno < end else "")
+            for x, stars in every if x.arg not in ("self", "cls")]
+
+
+def signature(node):
+    """Names and defaults; the types stand with the parameters."""
+    a = ast.parse(ast.unparse(node)).body[0].args
+    for x in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]:
+        if x: x.annotation = None
+    a.args = [x for x in a.args if x.arg not in ("self", "cls")]
+    a.defaults, a.kw_defaults = [ast.parse(short(d)).body[0].value for d in a.defaults], [d and ast.parse(short(d)).body[0].value for d in a.kw_defaults]
+    return f"({ast.unparse(a)})"
+
+
+def kind_of(node): return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
+
+
+def field(name, kind, default, meaning):
+    """A parameter as two lines of a field list."""
+    text = escape(meaning) + (f" (default `{short(default)}`)" if default is not None else "")
+    name = name.replace("*", "\\*")
+    return [f":param {name}: {text.strip()}"] + ([f":type {name}: `{kind_of(kind)}`"] if kind else [])
+
+
+def prose(node): return escape(ast.get_docstring(node) or "")
+
+
+def function(node, comments, kind="py:function", prefix=""):
+    """A function or method as a directive."""
+    meaning = comments.at.get(comments.closing(node), "")
+    fields = [line for p in parameters(node, comments) for line in field(*p)]
+    if meaning: fields.append(f":returns: {escape(meaning)}")
+    if node.returns and not (isinstance(node.returns, ast.Constant) and node.returns.value is None): fields.append(f":rtype: `{kind_of(node.returns)}`")
+    return fence(f"{kind}}} {prefix}{node.name}{signature(node)}", "\n".join(["", prose(node), "", *fields]))
+
+
+def decorators(node): return {ast.unparse(d).split("(")[0] for d in node.decorator_list}
+
+
+def members(node, comments):
+    """Public methods and properties of a class."""
+    for m in node.body:
+        if not isinstance(m, ast.FunctionDef) or m.name.startswith("_"): continue
+        found = decorators(m)
+        if found & {"property", "cached_property"}: yield fence(f"py:property}} {m.name}", "\n" + prose(m) + "\n\n" + escape(comments.at.get(comments.closing(m), "")))
+        else: yield function(m, comments, "py:method").replace("\n", "\n:staticmethod:\n" if "staticmethod" in found else "\n:classmethod:\n" if "classmethod" in found else "\n", 1)
+
+
+def class_page(node, comments):
+    """A class as a directive: what it is made with, then its methods."""
+    init = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"), None)
+    own = [(f.target.id, f.annotation, f.value, comments.at.get(f.lineno, "")) for f in node.body if isinstance(f, ast.AnnAssign)]
+    made = parameters(init, comments) if init else own
+    call = signature(init) if init else "(" + ", ".join(n + (f"={short(d)}" if d is not None else "") for n, _, d, _ in own) + ")" if own else ""
+    fields = [line for p in made for line in field(*p)]
+    return fence(f"py:class}} {node.name}{call}", "\n".join(["", prose(node), "", *fields, "", *members(node, comments)]), 4)
+
+
+def constant(name, node, comments):
+    text = ast.unparse(node.value).replace("\n", " ")
+    value = f":value: {text}\n" if len(text) <= 80 and isinstance(node.targets[0], ast.Name) else ""
+    return fence(f"py:data}} {name}", f"{value}\n{escape(comments.at.get(node.lineno, ''))}")
+
+
+def attach(defined, target, value):
+    """`Class.name = function` makes the function a method."""
+    owner, method = defined.get(ast.unparse(target.value)), value.args[0] if isinstance(value, ast.Call) and value.args else value
+    method = defined.get(ast.unparse(method))
+    if not isinstance(owner, ast.ClassDef) or not isinstance(method, ast.FunctionDef): return
+    method = copy.copy(method)
+    method.name, method.decorator_list = target.attr, [value.func] if isinstance(value, ast.Call) else []
+    owner.body.append(method)
+
+
+def module_page(path):
+    """Name and page of a module: its public names in the order of the source."""
+    source = path.read_text(encoding="utf-8")
+    tree, comments = ast.parse(source), Comments(source)
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    public, defined, parts = [], {}, []
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            pairs = [p for t in node.targets for p in (zip(t.elts, node.value.elts) if isinstance(t, ast.Tuple) and isinstance(node.value, ast.Tuple) else [(t, node.value)])]
+            for target, value in pairs:
+                if ast.unparse(target) == "__all__": public = ast.literal_eval(value)
+                elif isinstance(target, ast.Attribute): attach(defined, target, value)
+                else: parts += [(t.id, node) for t in ast.walk(target) if isinstance(t, ast.Name) and t.id in public]
+        elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            defined[node.name] = node
+            if node.name in public: parts.append(node)
+    parts = [constant(*x, comments) if isinstance(x, tuple) else class_page(x, comments) if isinstance(x, ast.ClassDef) else function(x, comments) for x in parts]
+    notebook = re.search(r"File to edit: (?:\.\./)+nbs/(\S+\.ipynb)", source)
+    about = [escape(ast.get_docstring(tree) or ""), f"Written and explained in the notebook [{notebook[1]}](../{notebook[1]})." if notebook else ""]
+    return name, "\n\n".join([f"# {name}", fence(f"py:module}} {name}", ""), *about, *parts])
+
+
+def api(pages):
+    modules = dict(module_page(p) for p in sorted((ROOT / "stanhlic").rglob("*.py")) if not p.name.startswith("_"))
+    for name, text in modules.items(): pages[f"api/{name}.md"] = text
+    def row(name): return {"module": f"[{name}]({name}.md)", "what it is for": modules[name].split("\n\n")[2]}
+    names = sorted(modules, key=lambda n: (n.count("."), n))
+    pages["api/index.md"] = "\n\n".join(["# Modules", "Read from the source; a parameter's meaning is the comment beside it.", grid([row(n) for n in names]), toctree([f"{n.removeprefix('stanhlic.')} <{n}>" for n in names], "hidden")])
+
+
+# %% all of it
+
+def write(source):
+    """All pages and pictures into a new folder."""
+    items, pages, rows = list_items(), {}, {}
+    for r in overview(ROOT): rows.setdefault(r["item"], []).append(r)
+    rooms(pages, notebooks(pages, items, rows), items)
+    for part in (registry, gallery): part(pages, items, rows)
+    weights(pages)
+    api(pages)
+    shutil.rmtree(source, ignore_errors=True)
+    for name, text in pages.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text + "\n", encoding="utf-8")
+    shutil.copytree(ROOT / "figures", source / "figures", ignore=shutil.ignore_patterns("*.json"), dirs_exist_ok=True)
+    shutil.copy(ROOT / "nbs/papers/papers.yaml", source / "papers")
+
+
+def main():
+    from sphinx.cmd.build import build_main
+    out = Path(sys.argv[1] if sys.argv[1:] else ROOT / "docs/_build")
+    write(out / "source")
+    shutil.rmtree(out / "html", ignore_errors=True)
+    done = build_main(["-q", "-W", "--keep-going", "-E", "-b", "html", "-c", str(ROOT / "docs"), "-d", str(out / "doctrees"), str(out / "source"), str(out / "html")])
+    if not done: print(f"site: {out / 'html' / 'index.html'}")
+    sys.exit(done)
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,50 @@
+"""Sphinx settings of the site; `docs/build.py` writes its pages. Nothing is fetched: formulas become MathML here, not in the browser."""
+import html
+import re
+
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
+from sphinx.errors import ExtensionError
+
+project = "stanhlic"
+author = "The stanhlic developers"
+html_title = "stanhlic"
+language = "en"
+extensions = ["myst_nb"]
+exclude_patterns = []
+
+nb_execution_mode = "off"                # the stored outputs are shown
+nb_render_markdown_format = "myst"       # tables in outputs
+nb_merge_streams = True
+nb_output_stderr = "remove"              # progress bars
+myst_enable_extensions = ["dollarmath", "fieldlist"]
+myst_dmath_double_inline = True          # $$ inside a paragraph
+smartquotes_action = "D"                 # dashes; quotation marks stay
+
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = html_copy_source = False
+html_show_sphinx = False
+html_math_renderer = "mathml"
+
+
+def mathml(tex, display):
+    """A formula as MathML; one that cannot be converted stops the build."""
+    try: return convert(re.sub(r"\\[bB]igg?[lrm]?(?=\\)", "", tex), display=display)
+    except Exception as e: raise ExtensionError(f"formula {tex!r}: {e!r}") from e
+
+
+def inline(self, node):
+    self.body.append(f'<span class="math" title="{html.escape(node.astext())}">{mathml(node.astext(), "inline")}</span>')
+    raise SkipNode
+
+
+def block(self, node):
+    self.body.append(f'<span class="math display" tabindex="0">{mathml(node.astext(), "block")}</span>')
+    raise SkipNode
+
+
+def setup(app): app.add_html_math_renderer("mathml", (inline, None), (block, None))

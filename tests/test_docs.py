@@ -1,0 +1,210 @@
+"""The site: complete, without a warning, every link and picture there, nothing fetched, and readable on a phone."""
+import ast
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+
+from stanhlic.reproduce import list_items
+from stanhlic.zoo import inspect_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+LIB, NBS = ROOT / "stanhlic", ROOT / "nbs"
+MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sorted(LIB.rglob("*.py")) if not p.name.startswith("_")}
+NOTEBOOKS = [p.relative_to(NBS).with_suffix("").as_posix() for p in sorted(NBS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
+MODELS = [inspect_weights(p) for p in sorted((LIB / "weights").glob("*.safetensors"))]
+MISSING = [n for n in ("sphinx", "myst_nb", "furo", "latex2mathml") if importlib.util.find_spec(n) is None]
+DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--disable-dev-shm-usage")
+
+needs_sphinx = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: pip install -c constraints.txt -e '.[docs]'")
+
+
+def public_names(path):
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__": return ast.literal_eval(node.value)
+    return []
+
+
+# %% the pages, before Sphinx
+
+@pytest.fixture(scope="module")
+def build():
+    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs/build.py")
+    module, before = importlib.util.module_from_spec(spec), sys.path[:]
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages(build, tmp_path_factory):
+    """Name -> text of every page that goes into Sphinx."""
+    source = tmp_path_factory.mktemp("pages") / "source"
+    build.write(source)
+    return {p.relative_to(source).as_posix(): p.read_text(encoding="utf-8") for p in source.rglob("*") if p.suffix in (".md", ".ipynb")}
+
+
+def test_every_item_figure_and_model_is_there(pages):
+    registry, gallery, weights = (pages[n] for n in ("registry.md", "gallery.md", "weights.md"))
+    assert [i["id"] for i in list_items() if f"### {i['id']}\n" not in registry] == []
+    assert [p.name for p in (ROOT / "figures").glob("*/*.png") if f"(figures/{p.parent.name}/{p.name})" not in gallery] == []
+    assert MODELS and [m["name"] for m in MODELS if f"## {m['name']}\n" not in weights or m["fingerprint"] not in weights] == []
+
+
+def test_every_module_has_a_page_with_every_public_name(pages):
+    for name, path in MODULES.items():
+        described = re.findall(r"^`{3,4}\{py:\w+\} (\w+)", pages[f"api/{name}.md"], re.M)
+        assert [n for n in public_names(path) if n not in described] == [], name
+
+
+def test_what_stands_beside_a_parameter_stands_on_its_page(pages):
+    assert ":param device: auto, cpu, cuda or cuda:N (default `'auto'`)\n:type device: `str`" in pages["api/stanhlic.zoo.md"]
+    assert ":returns: holds the .csv files" in pages["api/stanhlic.records.md"]
+    codec = pages["api/stanhlic.stanh.codec.md"]
+    assert "{py:method} quality_for(image, " in codec and ":param self:" not in codec
+
+
+def test_cells(build, tmp_path):
+    """Hidden cells go, exported ones are marked, a shell cell keeps its output."""
+    import nbformat
+    new = nbformat.v4.new_code_cell
+    shell = new("%%sh\nls", outputs=[nbformat.v4.new_output("stream", text="a.png\n")])
+    nb = nbformat.v4.new_notebook(cells=[new("#| hide\nimport os"), new("#| export\nx = 1"), new("y = 2"), shell])
+    nbformat.write(nb, tmp_path / "a.ipynb")
+    cells = build.prepared(tmp_path / "a.ipynb", "core/a.ipynb").cells
+    assert [c.source for c in cells[:3]] == ["x = 1", "y = 2", "```sh\nls\n```"]
+    assert [c.metadata.get("tags") for c in cells] == [["export"], None, None, ["remove-input"]] and cells[3].outputs[0].text == "a.png\n"
+
+
+@pytest.mark.parametrize("text, page, want", [
+    ("![a](../figures/stanh/a.png)", "index.ipynb", "![a](figures/stanh/a.png)"), ("[a](../../figures/x.png)", "core/01_a.ipynb", "[a](../figures/x.png)"),
+    ("[a](../core/b.ipynb)", "stanh/a.ipynb", "[a](../core/b.ipynb)"), ("[a](https://b.org/figures/)", "index.ipynb", "[a](https://b.org/figures/)")])
+def test_links_to_figures(build, text, page, want): assert build.relinked(text, page) == want
+
+
+@pytest.mark.parametrize("text, want", [("uint8 [H, W] of a_b", r"uint8 \[H, W\] of a\_b"), ("`a_b[0]` or *", r"`a_b[0]` or \*"), ("$HOME <x>", r"\$HOME \<x>")])
+def test_escape(build, text, want): assert build.escape(text) == want
+
+
+# %% the site
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built site."""
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run([sys.executable, ROOT / "docs/build.py", out], capture_output=True, text=True)
+    assert (done.returncode, "WARNING" in done.stdout + done.stderr) == (0, False), done.stderr[-4000:]
+    return out / "html"
+
+
+class Page(HTMLParser):
+    """Ids, links, what the browser fetches by itself, and the prose of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.fetched, self.prose, self.quiet = {""}, [], [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.ids |= {given[k] for k in ("id", "name") if given.get(k)}
+        if tag == "a" and given.get("href"): self.links.append(given["href"])
+        elif tag == "link" and given.get("href") or given.get("src"): self.fetched.append(given.get("href") or given["src"])
+        if tag in ("pre", "code", "math", "script", "style"): self.quiet.append(tag)
+
+    def handle_endtag(self, tag):
+        if self.quiet and tag == self.quiet[-1]: self.quiet.pop()
+
+    def handle_data(self, data):
+        if not self.quiet: self.prose.append(data)
+
+
+@pytest.fixture(scope="module")
+def parsed(site): return {p: Page(p) for p in site.rglob("*.html")}
+
+
+@needs_sphinx
+@pytest.mark.slow
+def test_every_notebook_and_module_has_a_page(site):
+    assert [n for n in [*NOTEBOOKS, *(f"api/{m}" for m in MODULES), "registry", "gallery", "weights"] if not (site / f"{n}.html").is_file()] == []
+
+
+@needs_sphinx
+@pytest.mark.slow
+def test_links_and_pictures_resolve_and_nothing_is_fetched(parsed):
+    broken, foreign = [], []
+    for path, page in parsed.items():
+        for address in page.links + page.fetched:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                if address in page.fetched and parts.scheme != "data": foreign.append((path.name, address))
+                continue
+            name, anchor = urldefrag(address)
+            target = (path.parent / unquote(name.partition("?")[0])).resolve() if name else path
+            if not target.is_file() or target in parsed and unquote(anchor) not in parsed[target].ids: broken.append((path.name, address))
+    assert (broken, foreign) == ([], [])
+
+
+@needs_sphinx
+@pytest.mark.slow
+def test_every_name_is_described_and_every_formula_is_set(site, parsed):
+    assert [f"{m}.{n}" for m, path in MODULES.items() for n in public_names(path) if f"{m}.{n}" not in parsed[site / f"api/{m}.html"].ids] == []
+    assert "<math" in (site / "stanh/00_quantizer.html").read_text(encoding="utf-8")
+    left = {p.name: re.findall(r".{0,20}(?:\$\$|\\(?:frac|beta|sum|mathrm)\b).{0,20}", " ".join(page.prose)) for p, page in parsed.items()}
+    assert {n: found for n, found in left.items() if found} == {}
+
+
+# %% in a browser
+
+class Browser:
+    """As much of WebDriver as the test needs, over HTTP."""
+
+    def __init__(self, port, profile):
+        self.base = f"http://127.0.0.1:{port}/session"
+        options = {"binary": BROWSER, "args": [*FLAGS, f"--user-data-dir={profile}"]}
+        self.base += "/" + self("", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})["sessionId"]
+
+    def __call__(self, path, body=None, method=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as answer: return json.load(answer)["value"]
+
+    def run(self, script): return self("/execute/sync", {"script": "return " + script, "args": []})
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not (DRIVER and BROWSER): pytest.skip("needs chromium and chromedriver, one of which is not installed here")
+    driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        port = next(found[1] for line in driver.stdout if (found := re.search(r"started successfully on port (\d+)", line)))
+        try: session = Browser(port, tmp_path_factory.mktemp("profile"))
+        except urllib.error.HTTPError as e: pytest.skip("chromium does not start here: " + json.load(e)["value"]["message"].splitlines()[0][:200])
+        yield session
+        session("", method="DELETE")
+    finally: driver.terminate(); driver.wait()
+
+
+@needs_sphinx
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_scrolls_sideways_and_the_console_is_silent(browser, site, width):
+    browser("/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}})
+    wide, said = {}, []
+    some = ["index", "registry", "gallery", "weights", "papers/index", "papers/stanh/index", "stanh/00_quantizer", "papers/stanh/rd_kodak", "api/stanhlic.stanh.codec", "search"]
+    for name in [*some, *NOTEBOOKS, *(f"api/{m}" for m in MODULES)] if width < 500 else some:
+        browser("/url", {"url": (site / f"{name}.html").as_uri()})
+        if (scroll := browser.run("document.documentElement.scrollWidth")) > width: wide[name] = scroll
+        said += browser("/se/log", {"type": "browser"})
+    assert (wide, said) == ({}, [])
