@@ -1043,6 +1043,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'stanhlic.zoo.codec_for': ('core/zoo.html#codec_for', 'stanhlic/zoo.py'),
                               'stanhlic.zoo.find_model': ('core/zoo.html#find_model', 'stanhlic/zoo.py'),
                               'stanhlic.zoo.fingerprint': ('core/zoo.html#fingerprint', 'stanhlic/zoo.py'),
+                              'stanhlic.zoo.import_progressive': ('core/zoo.html#import_progressive', 'stanhlic/zoo.py'),
                               'stanhlic.zoo.inspect_weights': ('core/zoo.html#inspect_weights', 'stanhlic/zoo.py'),
                               'stanhlic.zoo.list_models': ('core/zoo.html#list_models', 'stanhlic/zoo.py'),
                               'stanhlic.zoo.load_codec': ('core/zoo.html#load_codec', 'stanhlic/zoo.py'),

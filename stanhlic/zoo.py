@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'MAX_HEADER', 'fingerprint', 'Weights', 'save_weights', 'inspect_weights', 'load_weights', 'list_models',
-           'find_model', 'model_path', 'resolve_device', 'load_codec', 'codec_for']
+           'find_model', 'model_path', 'resolve_device', 'load_codec', 'codec_for', 'import_progressive']
 
 # %% ../nbs/core/07_zoo.ipynb #6fecb08c
 import hashlib
@@ -212,3 +212,12 @@ def codec_for(
     if held != header.fingerprint.hex():
         raise StanhlicError(f"the file was written by the model with fingerprint {header.fingerprint.hex()}, {model} has {held}; name the right one with --model")
     return load_codec(path, device)
+
+# %% ../nbs/core/07_zoo.ipynb #1905fa9c
+def import_progressive(
+    path: str | Path,  # the authors' .pth.tar
+    rems=None,         # qualities of the REM checkpoints in percent; default: from the file's arguments, else the usual ones
+):                     # ProgressiveModel, with REMs where the file has them
+    """Read a checkpoint of the variance-aware release; raises `StanhlicError` naming what does not fit."""
+    from stanhlic.progressive.importers import import_progressive  # brings torch, which looking at models must not
+    return import_progressive(path, rems)
