@@ -42,6 +42,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'stanhlic.backbone._widths': ('core/backbone.html#_widths', 'stanhlic/backbone.py'),
                                    'stanhlic.backbone.add_noise': ('core/backbone.html#add_noise', 'stanhlic/backbone.py'),
                                    'stanhlic.backbone.analysis': ('core/backbone.html#analysis', 'stanhlic/backbone.py'),
+                                   'stanhlic.backbone.awake': ('core/backbone.html#awake', 'stanhlic/backbone.py'),
                                    'stanhlic.backbone.from_windows': ('core/backbone.html#from_windows', 'stanhlic/backbone.py'),
                                    'stanhlic.backbone.hyper_analysis': ('core/backbone.html#hyper_analysis', 'stanhlic/backbone.py'),
                                    'stanhlic.backbone.hyper_synthesis': ('core/backbone.html#hyper_synthesis', 'stanhlic/backbone.py'),

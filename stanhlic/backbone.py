@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ZOU22', 'ZOU22_COMPACT', 'Zou22Config', 'GDN', 'relative_positions', 'to_windows', 'from_windows', 'shift_mask',
            'WindowAttention', 'ResidualUnit', 'AttentionGate', 'analysis', 'synthesis', 'hyper_analysis',
-           'hyper_synthesis', 'slice_network', 'Zou22', 'add_noise', 'round_ste', 'initialise', 'rate']
+           'hyper_synthesis', 'slice_network', 'Zou22', 'add_noise', 'round_ste', 'initialise', 'awake', 'rate']
 
 # %% ../nbs/core/05_backbone.ipynb #6fa91466
 from dataclasses import dataclass, asdict
@@ -338,10 +338,26 @@ def _principal_start(net, crops):
     y = net.g_a(crops)
     for branches, value in ((net.cc_mean_transforms, y.mean((0, 2, 3))), (net.cc_scale_transforms, y.std((0, 2, 3)).clamp(min=0.3))):
         for branch, part in zip(branches, value.chunk(net.config.slices)): branch[-1].weight.mul_(0.1); branch[-1].bias.copy_(part)
-    z = net.h_a(y); gain = 3 / z.std()
+    for branch in (*net.cc_mean_transforms, *net.cc_scale_transforms, *net.lrp_transforms): branch[0].weight.mul_(0.3)
+    z = net.h_a(y); gain = 1.5 / z.std()
     net.h_a[-1].weight.mul_(gain); net.h_a[-1].bias.copy_(-gain * z.mean((0, 2, 3)))
     for h in (net.h_mean_s, net.h_scale_s): h[0].weight.div_(gain)
     return net
+
+# %% ../nbs/core/05_backbone.ipynb #9e54d1be
+@torch.no_grad()
+def awake(
+    net: Zou22,
+    x: torch.Tensor,  # [N, 3, H, W] in [0, 1], sides multiples of 64
+) -> float:           # 0 to 1; near 1 in a healthy network
+    """Share of the slice networks' first hidden units that answer at some position of the pictures."""
+    heard = []
+    hear = lambda layer, inputs, out: heard.append((out > -3).flatten(2).any(2).any(0).float())
+    hooks = [branch[0].register_forward_hook(hear) for branches in (net.cc_mean_transforms, net.cc_scale_transforms, net.lrp_transforms) for branch in branches]
+    try: net(x)
+    finally:
+        for hook in hooks: hook.remove()
+    return torch.cat(heard).mean().item()
 
 # %% ../nbs/core/05_backbone.ipynb #06dfb4b0
 def rate(

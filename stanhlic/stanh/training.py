@@ -10,7 +10,7 @@ __all__ = ['Schedules', 'make_schedules', 'base_loss', 'stanh_loss', 'hard_valid
 from pathlib import Path
 import numpy as np
 import torch
-from ..backbone import ZOU22, ZOU22_COMPACT, Zou22, initialise, rate
+from ..backbone import ZOU22, ZOU22_COMPACT, Zou22, awake, initialise, rate
 from ..errors import StanhlicError
 from ..training import ImagePool, central_crops, distortion, fit, is_main, load_profile, make_plan, provenance, training_arrays
 from .annealing import gap, make_schedule
@@ -91,7 +91,8 @@ def hard_validation(
     def validate(model):
         model = model.model if isinstance(model, _Base) else model
         rows = [_facts(model(x, point=point), x, lmbda, metric)[1] for x in crops.to(next(model.parameters()).device).split(1)]
-        return {k: np.mean([float(r[k]) for r in rows]) for k in rows[0]}
+        net, means = model.anchors[model.points[point].anchor], {k: np.mean([float(r[k]) for r in rows]) for k in rows[0]}
+        return means | ({"awake": awake(net, crops[:1].to(next(model.parameters()).device))} if isinstance(net, Zou22) else {})
     return validate
 
 # %% ../../nbs/stanh/05_training.ipynb #dcbc9617
