@@ -595,6 +595,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'stanhlic.reproduce._models': ('core/reproduce.html#_models', 'stanhlic/reproduce.py'),
                                     'stanhlic.reproduce._numbers_file': ('core/reproduce.html#_numbers_file', 'stanhlic/reproduce.py'),
                                     'stanhlic.reproduce._run_one': ('core/reproduce.html#_run_one', 'stanhlic/reproduce.py'),
+                                    'stanhlic.reproduce._shipped': ('core/reproduce.html#_shipped', 'stanhlic/reproduce.py'),
                                     'stanhlic.reproduce._stamp': ('core/reproduce.html#_stamp', 'stanhlic/reproduce.py'),
                                     'stanhlic.reproduce.check_parameters': ( 'core/reproduce.html#check_parameters',
                                                                              'stanhlic/reproduce.py'),

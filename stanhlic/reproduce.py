@@ -204,6 +204,12 @@ def _look_up(numbers, path):
         else: numbers = numbers.get(key) if isinstance(numbers, dict) else None
     return numbers
 
+# %% ../nbs/core/08d_reproduce.ipynb #fef03f36
+def _shipped():
+    "Fingerprints of the weights that are here; numbers of others are said to be so"
+    from stanhlic.zoo import list_models
+    return {m["fingerprint"] for m in list_models()}
+
 # %% ../nbs/core/08d_reproduce.ipynb #83e7a346
 def _holds(value, check):
     if value is None: return None
@@ -219,8 +225,9 @@ def verdicts(
     path = _numbers_file(entry)
     numbers = (figure_numbers(Path(root) / path) if path else None) or {}
     kind, rows = numbers.get("kind", "drawn" if numbers else None), []
+    if numbers.get("fingerprint") and numbers["fingerprint"] not in _shipped(): kind = f"{kind}, other weights"
     for c in entry.get("checks", []):
-        ours, theirs = None if kind == "smoke" else _look_up(numbers, c["ours"]), c.get("published")
+        ours, theirs = None if numbers.get("kind") == "smoke" else _look_up(numbers, c["ours"]), c.get("published")
         if isinstance(theirs, str) and theirs.startswith("@"): theirs = _look_up(numbers, theirs[1:])
         number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
         rule = next(r for r in RULES if r in c)
@@ -248,7 +255,7 @@ def overview(
     for entry in list_items(folder):
         found = verdicts(entry, root)
         for v in found:
-            held = "not measured" if v["holds"] is None else ("**yes**" if v["holds"] else "**no**") + {"compact": ", compact", "full": ", full size"}.get(v["kind"], "")
+            held = "not measured" if v["holds"] is None else ("**yes**" if v["holds"] else "**no**") + ("" if v["kind"] in (None, "drawn") else f", {v['kind']}".replace("full", "full size"))
             rows.append({"item": entry["id"], "claim": v["says"], "published": shown(v["published"], v["unit"]), "ours": shown(v["ours"], v["unit"]), f"held here": held})
         if not found: rows.append({"item": entry["id"], "claim": entry["claim"], "published": "", "ours": "", "held here": f"needs {entry['needs']}" if entry["notebook"] is None else "see the item"})
     return rows
