@@ -28,6 +28,7 @@ from stanhlic.zoo import load_weights
 torch.set_num_threads(1)
 ROOMS = {"stanh": stanh, "rnn": rnn, "progressive": progressive}
 STAGES = {"stanh base": [], "stanh anchor": ["schedule=gap_stochastic", "beta=10.0", "factor=15.0"], "rnn train": [], "progressive first": [], "progressive decoder": [], "progressive rem": []}
+CLOSE = 1e-3  # Adam's first steps are little but the sign of the gradient, so a last digit that rounds otherwise moves a loss by a few 1e-4
 SHORT = ["warmup=1", "log_every=1", "precision=no", "lr=1e-4"]
 
 
@@ -76,13 +77,13 @@ def launched(data, tmp_path_factory):
 
 def test_two_processes_equal_one_with_the_doubled_batch(data, launched, tmp_path):
     without_noise(data, tmp_path, batch=2)
-    for folder in tmp_path.iterdir(): assert losses(launched / "plain", folder.name) == pytest.approx(losses(tmp_path, folder.name), rel=1e-4), folder.name
+    for folder in tmp_path.iterdir(): assert losses(launched / "plain", folder.name) == pytest.approx(losses(tmp_path, folder.name), rel=CLOSE), folder.name
     assert json.loads((launched / "plain" / "rnn train" / "plan.json").read_text())["processes"] == 2
 
 
 def test_two_processes_equal_two_passes_noise_included(data, launched, tmp_path):
     three_steps(data, tmp_path, batch=1, accumulate=2)
-    for folder in tmp_path.iterdir(): assert losses(launched / "noisy", folder.name) == pytest.approx(losses(tmp_path, folder.name), rel=1e-4), folder.name
+    for folder in tmp_path.iterdir(): assert losses(launched / "noisy", folder.name) == pytest.approx(losses(tmp_path, folder.name), rel=CLOSE), folder.name
 
 
 # %% kills
