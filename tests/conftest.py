@@ -1,7 +1,12 @@
 """What the tests share: the command line as a user runs it, and a picture that is always there."""
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -71,3 +76,39 @@ def slic(models, photo, tmp_path_factory):
     path = tmp_path_factory.mktemp("slic") / "photo.slic"
     path.write_bytes(load_codec("tiny", "cpu").encode(read_image(photo), 50))
     return path
+
+
+# %% a browser, for the pages that this project writes
+
+DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--disable-dev-shm-usage")
+
+
+class Browser:
+    """As much of WebDriver as the tests need, over HTTP."""
+
+    def __init__(self, port, profile):
+        self.base = f"http://127.0.0.1:{port}/session"
+        options = {"binary": BROWSER, "args": [*FLAGS, f"--user-data-dir={profile}"]}
+        self.base += "/" + self("", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})["sessionId"]
+
+    def __call__(self, path, body=None, method=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as answer: return json.load(answer)["value"]
+
+    def run(self, script): return self("/execute/sync", {"script": "return " + script, "args": []})
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not (DRIVER and BROWSER): pytest.skip("needs chromium and chromedriver, one of which is not installed here")
+    driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        port = next(found[1] for line in driver.stdout if (found := re.search(r"started successfully on port (\d+)", line)))
+        try: session = Browser(port, tmp_path_factory.mktemp("profile"))
+        except urllib.error.HTTPError as e: pytest.skip("chromium does not start here: " + json.load(e)["value"]["message"].splitlines()[0][:200])
+        yield session
+        session("", method="DELETE")
+    finally: driver.terminate(); driver.wait()

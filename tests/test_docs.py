@@ -1,13 +1,9 @@
 """The site: complete, without a warning, every link and picture there, nothing fetched, and readable on a phone."""
 import ast
 import importlib.util
-import json
 import re
-import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -23,9 +19,6 @@ MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sorte
 NOTEBOOKS = [p.relative_to(NBS).with_suffix("").as_posix() for p in sorted(NBS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
 MODELS = [inspect_weights(p) for p in sorted((LIB / "weights").glob("*.safetensors"))]
 MISSING = [n for n in ("sphinx", "myst_nb", "furo", "latex2mathml") if importlib.util.find_spec(n) is None]
-DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--disable-dev-shm-usage")
 
 needs_sphinx = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: pip install -c constraints.txt -e '.[docs]'")
 
@@ -166,35 +159,6 @@ def test_every_name_is_described_and_every_formula_is_set(site, parsed):
 
 
 # %% in a browser
-
-class Browser:
-    """As much of WebDriver as the test needs, over HTTP."""
-
-    def __init__(self, port, profile):
-        self.base = f"http://127.0.0.1:{port}/session"
-        options = {"binary": BROWSER, "args": [*FLAGS, f"--user-data-dir={profile}"]}
-        self.base += "/" + self("", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})["sessionId"]
-
-    def __call__(self, path, body=None, method=None):
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as answer: return json.load(answer)["value"]
-
-    def run(self, script): return self("/execute/sync", {"script": "return " + script, "args": []})
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not (DRIVER and BROWSER): pytest.skip("needs chromium and chromedriver, one of which is not installed here")
-    driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        port = next(found[1] for line in driver.stdout if (found := re.search(r"started successfully on port (\d+)", line)))
-        try: session = Browser(port, tmp_path_factory.mktemp("profile"))
-        except urllib.error.HTTPError as e: pytest.skip("chromium does not start here: " + json.load(e)["value"]["message"].splitlines()[0][:200])
-        yield session
-        session("", method="DELETE")
-    finally: driver.terminate(); driver.wait()
-
 
 @needs_sphinx
 @pytest.mark.slow

@@ -2,11 +2,6 @@
 import base64
 import io
 import json
-import re
-import shutil
-import subprocess
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -17,9 +12,6 @@ from stanhlic.datasets import sample_photograph
 from stanhlic.view import choose_stops, embed, make_page
 
 torch.set_num_threads(1)
-DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--disable-dev-shm-usage")
 RIGHT, LEFT, HOME, END = "\ue014", "\ue012", "\ue011", "\ue010"  # WebDriver's names of keys
 
 
@@ -42,44 +34,19 @@ def test_pictures_stay_within_their_share():
 
 # %% in a browser
 
-class Browser:
-    """As much of WebDriver as the tests need, over HTTP."""
-
-    def __init__(self, port, profile):
-        self.base = f"http://127.0.0.1:{port}/session"
-        options = {"binary": BROWSER, "args": [*FLAGS, f"--user-data-dir={profile}"]}
-        self.base += "/" + self("", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})["sessionId"]
-
-    def __call__(self, path, body=None, method=None):
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as answer: return json.load(answer)["value"]
-
-    def open(self, address): self("/url", {"url": "about:blank"}); self("/url", {"url": address})
-
-    def run(self, script): return self("/execute/sync", {"script": "return " + script, "args": []})
-
-    def press(self, keys): self(f"/element/{next(iter(self('/element', {'using': 'css selector', 'value': '#stop'}).values()))}/value", {"text": keys})
-
-    def shown(self): return self.run("['number', 'bytes', 'share', 'bpp', 'psnr'].map(id => document.getElementById(id).textContent)")
-
-    def pixels(self):
-        """The picture that is shown, as the page holds it."""
-        uri = self.run("document.querySelector('#picture img').src")
-        return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+def open_page(browser, address): browser("/url", {"url": "about:blank"}); browser("/url", {"url": address})
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not (DRIVER and BROWSER): pytest.skip("needs chromium and chromedriver, one of which is not installed here")
-    driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        port = next(found[1] for line in driver.stdout if (found := re.search(r"started successfully on port (\d+)", line)))
-        try: session = Browser(port, tmp_path_factory.mktemp("profile"))
-        except urllib.error.HTTPError as e: pytest.skip("chromium does not start here: " + json.load(e)["value"]["message"].splitlines()[0][:200])
-        yield session
-        session("", method="DELETE")
-    finally: driver.terminate(); driver.wait()
+def press(browser, keys): browser(f"/element/{next(iter(browser('/element', {'using': 'css selector', 'value': '#stop'}).values()))}/value", {"text": keys})
+
+
+def shown(browser): return browser.run("['number', 'bytes', 'share', 'bpp', 'psnr'].map(id => document.getElementById(id).textContent)")
+
+
+def pixels(browser):
+    """The picture that is shown, as the page holds it."""
+    uri = browser.run("document.querySelector('#picture img').src")
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
 @pytest.fixture(scope="module")
@@ -100,41 +67,41 @@ def wanted(stops, k): return [f"{k} of {len(stops)}", *(stops[k - 1][n] for n in
 
 def test_opens_at_the_best_picture_and_fetches_nothing(browser, page):
     address, stops = page
-    browser.open(address)
-    assert browser.shown() == wanted(stops, len(stops)) and 8 <= len(stops) <= 12
+    open_page(browser, address)
+    assert shown(browser) == wanted(stops, len(stops)) and 8 <= len(stops) <= 12
     assert browser.run("document.title") == "photo <1>.slic"
     assert browser.run("performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length") == 0
-    assert browser.run("document.querySelector('#picture img').naturalWidth") == 180 and browser.pixels().size == (180, 200)
+    assert browser.run("document.querySelector('#picture img').naturalWidth") == 180 and pixels(browser).size == (180, 200)
     assert browser("/se/log", {"type": "browser"}) == []  # neither an error nor a refusal of the content security policy
 
 
 def test_the_address_chooses_a_stop(browser, page):
     address, stops = page
     for asked, k in (("#stop=5", 5), ("#stop=1", 1), ("#stop=999", len(stops)), ("#stop=0", 1), ("#elsewhere", len(stops))):
-        browser.open(address + asked)
-        assert browser.shown() == wanted(stops, k)
+        open_page(browser, address + asked)
+        assert shown(browser) == wanted(stops, k)
         assert browser.run("document.getElementById('stop').value") == str(k)
-    browser.open(address)
+    open_page(browser, address)
     browser.run("location.hash = '#stop=3'")
-    assert browser.shown() == wanted(stops, 3)
+    assert shown(browser) == wanted(stops, 3)
 
 
 def test_the_slider_obeys_the_keyboard(browser, page):
     address, stops = page
-    browser.open(address + "#stop=5")
-    before = browser.pixels().tobytes()
+    open_page(browser, address + "#stop=5")
+    before = pixels(browser).tobytes()
     for key, k in ((RIGHT, 6), (LEFT, 5), (LEFT + LEFT, 3), (HOME, 1), (END, len(stops))):
-        browser.press(key)
-        assert browser.shown() == wanted(stops, k)
+        press(browser, key)
+        assert shown(browser) == wanted(stops, k)
         assert browser.run("location.hash") == f"#stop={k}"
         assert stops[k - 1]["bytes"] in browser.run("document.getElementById('stop').getAttribute('aria-valuetext')")
-    assert browser.pixels().tobytes() != before
+    assert pixels(browser).tobytes() != before
 
 
 @pytest.mark.parametrize("width, height", [(360, 640), (1280, 800)])
 def test_fits_the_screen(browser, page, width, height):
     browser("/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}})
-    browser.open(page[0])
+    open_page(browser, page[0])
     assert browser.run("innerWidth") == width and browser.run("document.documentElement.scrollWidth") <= width
     box = browser.run("(r => [r.width, r.height, r.bottom])(document.getElementById('stop').getBoundingClientRect())")
     assert box[0] > 0.85 * min(width, 1152) and box[1] >= 44 and box[2] <= height  # as wide as a thumb wants it, and to be reached without scrolling
