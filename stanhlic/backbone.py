@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ZOU22', 'ZOU22_COMPACT', 'Zou22Config', 'GDN', 'relative_positions', 'to_windows', 'from_windows', 'shift_mask',
            'WindowAttention', 'ResidualUnit', 'AttentionGate', 'analysis', 'synthesis', 'hyper_analysis',
-           'hyper_synthesis', 'slice_network', 'Zou22', 'add_noise', 'round_ste', 'initialise', 'awake', 'rate']
+           'hyper_synthesis', 'slice_network', 'Zou22', 'add_noise', 'round_ste', 'initialise', 'block_components',
+           'awake', 'rate']
 
 # %% ../nbs/core/05_backbone.ipynb #6fa91466
 from dataclasses import dataclass, asdict
@@ -233,6 +234,8 @@ class Zou22(nn.Module):
     Images are [N, 3, H, W] in [0, 1] with H and W multiples of 64. Called as `model(x)` it is the fixed-rate codec:
     a dict with `x_hat` and `likelihoods` of `y` and `z`; noise stands for rounding in the rate while training."""
 
+    predictors = ("h_a", "h_mean_s", "h_scale_s", "cc_mean_transforms", "cc_scale_transforms", "lrp_transforms")  # trained at `lr_predictors`
+
     def __init__(
         self,
         config: Zou22Config = ZOU22,
@@ -311,14 +314,21 @@ def initialise(
     net.g_s[-1].weight.mul_(0.1); nn.init.constant_(net.g_s[-1].bias, 0.45)
     return net if crops is None else _principal_start(net, crops)
 
+# %% ../nbs/core/05_backbone.ipynb #1cf67827
+def block_components(
+    x: torch.Tensor,  # [N, C, H, W], sides even
+) -> tuple:           # V [4C, 4C], a component a row, in the order of `pixel_unshuffle`; their variances [4C], falling
+    """Principal components of the 2 × 2 blocks of feature maps."""
+    blocks = F.pixel_unshuffle(x, 2).transpose(0, 1).flatten(1)
+    variances, vectors = torch.linalg.eigh(blocks @ blocks.t() / blocks.shape[1])
+    return vectors.flip(1).t(), variances.flip(0)
+
 # %% ../nbs/core/05_backbone.ipynb #b47585e3
 def _principal_block(down, up, x, size: float):
     "Let a pair of layers begin as principal components of x and back; `size` below 1: of the largest, else the mean"
     n, mean = len(down.weight), x.mean((0, 2, 3))
     down.weight.mul_(0.01); up.weight.mul_(0.01)
-    blocks = F.pixel_unshuffle(x - mean[:, None, None], 2).transpose(0, 1).flatten(1)
-    variances, vectors = torch.linalg.eigh(blocks @ blocks.t() / blocks.shape[1])
-    variances, vectors = variances.flip(0)[:n], vectors.flip(1)[:, :n].t()
+    vectors, variances = (part[:n] for part in block_components(x - mean[:, None, None]))
     scale = size / (variances[0] if size < 1 else variances.mean()).sqrt()
     vectors = vectors.reshape(len(vectors), x.shape[1], 2, 2)
     down.weight[:len(vectors), :, 2:4, 2:4] += scale * vectors

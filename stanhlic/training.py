@@ -133,6 +133,7 @@ class Plan:
     lr_end: float = 0.01          # learning rate at the end, as a fraction of the peak
     warmup: int = 100             # steps of linear warm-up
     hold: float = 0.5             # fraction of the steps at the peak before the cosine sets in
+    lr_predictors: float = 1.0    # learning rate of the networks that predict the rate, as a fraction of lr
     lr_aux: float = 1e-2          # learning rate of the auxiliary optimiser
     clip: float = 1.0             # largest gradient norm
     ema: float = 0.999            # decay of the weight average; 0 turns it off
@@ -214,6 +215,13 @@ def load_checkpoint(
     except Exception as e: raise StanhlicError(f"{path}: not a readable checkpoint ({type(e).__name__}); start without --resume") from None
 
 # %% ../nbs/core/06_training.ipynb #07d4499f
+def _groups(model, main: list, plan: Plan) -> list[dict]:
+    "Parameters of the optimiser, those that predict the rate in a group of their own"
+    slow = {id(p) for m in model.modules() for name in getattr(m, "predictors", ()) for p in getattr(m, name).parameters()}
+    groups = [{"params": [p for p in main if (id(p) in slow) == late], "share": plan.lr_predictors if late else 1.0} for late in (False, True)]
+    return [g for g in groups if g["params"]]
+
+# %% ../nbs/core/06_training.ipynb #dde91e3f
 class Trainer:
     """A model in training: what a checkpoint saves and restores."""
 
@@ -235,7 +243,7 @@ class Trainer:
             self.model = nn.parallel.DistributedDataParallel(model, None if self.device.type == "cpu" else [self.device], find_unused_parameters=True, broadcast_buffers=False)
         self.moving = {n: p for n, p in self.inner.named_parameters() if p.requires_grad}
         self.main, quantiles = ([p for n, p in self.moving.items() if n.endswith("quantiles") == aux] for aux in (False, True))
-        self.optimizer = torch.optim.Adam(self.main, plan.lr, fused=True)
+        self.optimizer = torch.optim.Adam(_groups(self.inner, self.main, plan), plan.lr, fused=True)
         self.aux = torch.optim.Adam(quantiles, plan.lr_aux, fused=True) if quantiles else None
         self.mean = {n: p.detach().clone() for n, p in self.moving.items()} if plan.ema else {}
 
@@ -265,7 +273,7 @@ def descend(
 ) -> dict:            # the loss's numbers and the gradient's norm, on the device
     """One step of the optimiser."""
     plan, world, rows = t.plan, t.accelerator.num_processes, []
-    for group in t.optimizer.param_groups: group["lr"] = learning_rate(plan, t.step)
+    for group in t.optimizer.param_groups: group["lr"] = group["share"] * learning_rate(plan, t.step)
     t.optimizer.zero_grad(set_to_none=True)
     for i in range(plan.accumulate):
         part = i * world + t.accelerator.process_index

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'MAX_HEADER', 'fingerprint', 'Weights', 'save_weights', 'inspect_weights', 'load_weights', 'list_models',
-           'find_model', 'model_path', 'resolve_device', 'load_codec', 'codec_for', 'import_progressive']
+           'find_model', 'model_path', 'resolve_device', 'restore', 'load_codec', 'codec_for', 'import_progressive']
 
 # %% ../nbs/core/07_zoo.ipynb #6fecb08c
 import hashlib
@@ -14,7 +14,7 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 import stanhlic
 from .container import KINDS, Header
 from .errors import StanhlicError
@@ -181,6 +181,20 @@ def resolve_device(
     number = int(device.partition(":")[2] or 0)
     if number >= torch.cuda.device_count(): raise StanhlicError(f"device {device} is not here ({torch.cuda.device_count()} CUDA devices); choose cpu")
     return device
+
+# %% ../nbs/core/07_zoo.ipynb #adc4f1e7
+def restore(
+    build: Callable,   # configuration -> untrained model
+    weights: Weights,  # as `load_weights` returns them
+):                     # the model with its weights
+    """Model of a weight file; raises `StanhlicError` if its configuration and tensors do not fit."""
+    try:
+        model = build(weights.header["config"])
+        model.load_state_dict(weights.tensors)
+    except StanhlicError: raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as e:
+        raise StanhlicError(f"{weights.header['name']}: configuration and tensors do not fit ({type(e).__name__}); save the model again") from None
+    return model
 
 # %% ../nbs/core/07_zoo.ipynb #ff73d927
 def load_codec(

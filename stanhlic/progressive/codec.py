@@ -21,6 +21,7 @@ from .masking import share_count, share_quality
 from .model import PROGRESSIVE_SMOKE, ProgressiveModel, build_model, lively, model_config
 from .stream import (BLOCK, Layout, Reader, crossover_count, from_blocks, read_base, residual_bits, residual_tables, side_tables,
     to_blocks, walk, write_base, write_residual)
+from ..zoo import restore
 
 # %% ../../nbs/progressive/04_codec.ipynb #ffc392ad
 MULTIPLE = 64  # the network needs sides that are multiples of this
@@ -298,10 +299,4 @@ ProgressiveCodec.describe = describe
 
 def from_weights(weights, device: str = "cpu") -> ProgressiveCodec:
     """Codec from a weight file read by the zoo; raises `StanhlicError` if tensors and configuration disagree."""
-    try:
-        model = build_model(weights.header["config"])
-        model.load_state_dict(weights.tensors)
-    except StanhlicError: raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise StanhlicError(f"{weights.header['name']}: configuration and tensors do not fit ({type(e).__name__}); save the model again") from None
-    return ProgressiveCodec(model, weights.header["name"], weights.fingerprint, device, weights.header)
+    return ProgressiveCodec(restore(build_model, weights), weights.header["name"], weights.fingerprint, device, weights.header)

@@ -21,6 +21,7 @@ from ..sync import exact
 from ..images import pad, to_array, to_tensor, unpad
 from ..priors import FactorizedPrior, gaussian_mass, scale_indexes, scale_table
 from .model import RnnHyper, build_model, check_layers, factorized_likelihood, gaussian_likelihood, scale_and_mean
+from ..zoo import restore
 
 # %% ../../nbs/rnn/03_codec.ipynb #ead1b85a
 REACH_Y, REACH_Z = 511, 127  # largest magnitude with a symbol of its own
@@ -417,10 +418,4 @@ RnnCodec.describe = describe_params
 
 def from_weights(weights, device: str = "cpu") -> RnnCodec:
     """Codec from a weight file read by the zoo; raises `StanhlicError` if its configuration and tensors do not fit."""
-    try:
-        model = build_model(weights.header["config"])
-        model.load_state_dict(weights.tensors)
-    except StanhlicError: raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise StanhlicError(f"{weights.header['name']}: configuration and tensors do not fit ({type(e).__name__}); save the model again") from None
-    return RnnCodec(model, weights.header["name"], weights.fingerprint, device, weights.header)
+    return RnnCodec(restore(build_model, weights), weights.header["name"], weights.fingerprint, device, weights.header)
