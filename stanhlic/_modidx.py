@@ -579,6 +579,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training.run': ( 'progressive/training.html#run',
                                                                                       'stanhlic/progressive/training.py'),
+                                               'stanhlic.progressive.training.silence': ( 'progressive/training.html#silence',
+                                                                                          'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training.validator': ( 'progressive/training.html#validator',
                                                                                             'stanhlic/progressive/training.py')},
             'stanhlic.records': { 'stanhlic.records.against': ('core/records.html#against', 'stanhlic/records.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'GRID', 'first_loss', 'decoder_qualities', 'rem_qualities', 'freeze', 'Objective', 'validator', 'from_fixed',
-           'initialise', 'network_for', 'halved', 'run']
+           'silence', 'initialise', 'network_for', 'halved', 'run']
 
 # %% ../../nbs/progressive/05_training.ipynb #fdb5751a
 from dataclasses import replace
@@ -17,7 +17,7 @@ from ..errors import StanhlicError
 from ..priors import bits
 from .masking import quality_mask
 from .model import ProgressiveModel, build_model, model_config
-from .networks import PROGRESSIVE_SMOKE, SIZES, Networks, config_to_dict
+from .networks import PROGRESSIVE_SMOKE, SIZES
 from ..training import ImagePool, central_crops, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays
 
 # %% ../../nbs/progressive/05_training.ipynb #a963aa99
@@ -160,6 +160,16 @@ def _network(path) -> dict:
     state = {k.removeprefix("anchors.0."): v for k, v in _tensors(path).items()}
     return {k: v for k, v in state.items() if not k.startswith(("points.", "anchors."))}
 
+# %% ../../nbs/progressive/05_training.ipynb #121adfe8
+@torch.no_grad()
+def silence(
+    rems,  # modules `Rem`, changed in place
+):
+    """Let refinements begin as corrections of nothing."""
+    for rem in rems:
+        for block in rem.enc:
+            for p in (*block.conv2.parameters(), *(block.skip.parameters() if hasattr(block, "skip") else ())): p.zero_()
+
 # %% ../../nbs/progressive/05_training.ipynb #dadf4c11
 def initialise(
     model: ProgressiveModel,
@@ -176,6 +186,7 @@ def initialise(
     wrong = [k for k in own.keys() | state.keys() if not optional(k) and (k not in own or k not in state or own[k].shape != state[k].shape)]
     if wrong: raise StanhlicError(f"{path}: the network there has other sizes, first at {sorted(wrong)[0]}; take the same profile")
     model.load_state_dict(own | {k: v for k, v in state.items() if k in own and own[k].shape == v.shape})
+    silence(rem for i, level in enumerate(getattr(model, "post_latent", ())) for rem in level if f"post_latent.{i}.0.enc.0.conv1.weight" not in state)
     return model
 
 # %% ../../nbs/progressive/05_training.ipynb #9b228d93
