@@ -9,7 +9,7 @@ __all__ = ['ZOU22', 'ZOU22_COMPACT', 'Zou22Config', 'GDN', 'relative_positions',
            'awake', 'rate']
 
 # %% ../nbs/core/05_backbone.ipynb #6fa91466
-from dataclasses import dataclass, asdict
+from dataclasses import dataclass
 from typing import Callable
 import torch
 import torch.nn as nn

@@ -8,7 +8,7 @@ __all__ = ['MAGIC', 'VERSION', 'KINDS', 'MAX_SIDE', 'MAX_PIXELS', 'MAX_PARAMS', 
 
 # %% ../nbs/core/04_container.ipynb #007896b7
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 from .entropy import read_varint, write_varint
 from .errors import StanhlicError

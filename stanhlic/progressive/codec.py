@@ -18,8 +18,8 @@ from ..images import pad, to_array, to_tensor, unpad
 from ..metrics import psnr
 from ..priors import bits
 from .masking import share_count, share_quality
-from .model import PROGRESSIVE_SMOKE, ProgressiveModel, build_model, lively, model_config
-from .stream import (BLOCK, Layout, Reader, crossover_count, from_blocks, read_base, residual_bits, residual_tables, side_tables,
+from .model import ProgressiveModel, build_model
+from .stream import (Layout, Reader, crossover_count, from_blocks, read_base, residual_bits, residual_tables, side_tables,
     to_blocks, walk, write_base, write_residual)
 from ..zoo import restore
 

@@ -12,7 +12,7 @@ import torch
 from ..backbone import Zou22Config
 from ..errors import StanhlicError
 from .model import ProgressiveModel
-from .networks import PROGRESSIVE_SMOKE, SIZES, ProgressiveConfig
+from .networks import ProgressiveConfig
 
 # %% ../../nbs/progressive/06_importers.ipynb #08187799
 def read_checkpoint(

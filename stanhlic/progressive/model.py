@@ -13,7 +13,7 @@ from ..backbone import add_noise, round_ste
 from ..errors import StanhlicError
 from ..priors import SCALE_MIN, gaussian_mass, lower_bound
 from .masking import quality_mask, slice_mask
-from .networks import (PROGRESSIVE_COMPACT, PROGRESSIVE_SMOKE, Networks, ProgressiveConfig, base_pass, config_from_dict,
+from .networks import (Networks, ProgressiveConfig, base_pass, config_from_dict,
     config_to_dict, refine, residual_pass, top_latent)
 
 # %% ../../nbs/progressive/02_model.ipynb #d15d9aa4

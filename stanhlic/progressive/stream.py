@@ -8,14 +8,14 @@ __all__ = ['DESYNC', 'BLOCK', 'residual_tables', 'side_tables', 'Layout', 'cross
 
 # %% ../../nbs/progressive/03_stream.ipynb #5af3869b
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 import numpy as np
 import torch
 from ..entropy import PrefixDecoder, SymbolDecoder, SymbolEncoder, Tables, integer_tables, read_varint, state_crc, write_varint
 from ..errors import StanhlicError
 from ..priors import gaussian_mass, scale_indexes, scale_table
 from .masking import RANKINGS, coding_order, quality_mask
-from .model import RANGE, Z_RANGE, PROGRESSIVE_SMOKE, ProgressiveModel, Residual, lively, predict, quantise
+from .model import RANGE, Z_RANGE, ProgressiveModel, Residual, predict, quantise
 from .networks import base_pass
 
 # %% ../../nbs/progressive/03_stream.ipynb #0ee6659c

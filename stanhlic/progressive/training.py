@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ..backbone import Zou22
 from ..errors import StanhlicError
 from ..priors import bits
-from .masking import quality_mask
-from .model import ProgressiveModel, build_model, model_config
-from .networks import PROGRESSIVE_SMOKE, SIZES
+from .model import ProgressiveModel, model_config
+from .networks import SIZES
 from ..training import ImagePool, central_crops, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays
 
 # %% ../../nbs/progressive/05_training.ipynb #a963aa99

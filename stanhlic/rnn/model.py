@@ -7,7 +7,6 @@ __all__ = ['factorized_likelihood', 'gaussian_likelihood', 'quantise', 'RnnHyper
            'build_model']
 
 # %% ../../nbs/rnn/02_model.ipynb #cc0dfe1b
-from dataclasses import asdict
 import torch
 import torch.nn as nn
 from ..backbone import add_noise, round_ste

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 import torch
 import torch.nn as nn
-from ..backbone import Zou22, Zou22Config, ZOU22_COMPACT
+from ..backbone import Zou22, Zou22Config
 from ..errors import StanhlicError
 from . import rate as R
 from .quantizer import STanH, Staircase, interpolate

@@ -14,7 +14,7 @@ from ..backbone import ZOU22, ZOU22_COMPACT, Zou22, awake, initialise, rate
 from ..errors import StanhlicError
 from ..training import ImagePool, central_crops, distortion, fit, is_main, load_profile, make_plan, provenance, training_arrays
 from .annealing import gap, make_schedule
-from .model import Forms, RatePoint, StanhModel, build_model, model_config, rounding_point
+from .model import RatePoint, StanhModel, build_model, model_config, rounding_point
 from .quantizer import STanH
 from ..zoo import load_weights, resolve_device, save_weights
 
