@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['seed_of', 'ImagePool', 'split_files', 'load_arrays', 'training_arrays', 'central_crops', 'Plan', 'learning_rate',
            'distortion', 'average', 'provenance', 'save_checkpoint', 'load_checkpoint', 'Trainer', 'descend',
-           'read_log', 'draw_curve', 'fit', 'is_main', 'load_profile', 'make_plan']
+           'read_log', 'elapsed', 'draw_curve', 'fit', 'is_main', 'load_profile', 'make_plan']
 
 # %% ../nbs/core/06_training.ipynb #f3a51b8d
 import contextlib, io, json, math, os, platform, subprocess, time
@@ -328,6 +328,13 @@ def _save(t: Trainer, out: Path):
     try: named.unlink(missing_ok=True); os.link(out / "last.pt", named)
     except OSError: save_checkpoint(named, t.state())  # a file system without links
     for old in sorted(out.glob("step-*.pt"))[:-t.plan.keep]: old.unlink()
+
+# %% ../nbs/core/06_training.ipynb #7b70029d
+def elapsed(
+    *folders: Path,  # of finished runs
+) -> float:          # seconds of training, all of them together
+    """Wall time that runs spent on training, from the last lines of their logs."""
+    return round(sum(lines[-1]["seconds"] for lines in (read_log(Path(f) / "log.jsonl") for f in folders) if lines), 1)
 
 # %% ../nbs/core/06_training.ipynb #1f6d9cc3
 def draw_curve(

@@ -138,6 +138,8 @@ class Networks(nn.Module):
 
     Images are [N, 3, H, W] in [0, 1] with sides that are multiples of 64; h = H/16, w = W/16."""
 
+    predictors = ("h_a", "h_mean_s", "h_scale_s", *(f"{kind}_transforms{level}" for kind in ("cc_mean", "cc_scale", "lrp") for level in ("", "_prog")))  # trained at `lr_predictors`
+
     def __init__(self, config: ProgressiveConfig = PROGRESSIVE):
         super().__init__()
         self.config = c = config

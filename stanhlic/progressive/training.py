@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'GRID', 'first_loss', 'decoder_qualities', 'rem_qualities', 'freeze', 'Objective', 'validator', 'from_fixed',
-           'silence', 'initialise', 'network_for', 'halved', 'run']
+           'silence', 'initialise', 'network_for', 'run']
 
 # %% ../../nbs/progressive/05_training.ipynb #fdb5751a
 from dataclasses import replace
@@ -16,7 +16,7 @@ from ..errors import StanhlicError
 from ..priors import bits
 from .model import ProgressiveModel, model_config
 from .networks import SIZES
-from ..training import ImagePool, central_crops, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays
+from ..training import ImagePool, central_crops, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays
 
 # %% ../../nbs/progressive/05_training.ipynb #a963aa99
 def _rates(out, x):
@@ -153,6 +153,14 @@ def _tensors(path) -> dict:
     from stanhlic.zoo import load_weights
     return load_weights(path).tensors
 
+def _history(path) -> list:
+    """Stages that the weights there went through, as far as they say."""
+    from stanhlic.zoo import inspect_weights
+    path = Path(path or "")
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not path.name or file.suffix != ".safetensors" or not file.exists(): return []
+    return inspect_weights(file)["provenance"].get("stages", [])
+
 def _network(path) -> dict:
     """State dict there, without the rate points of a STanH file and with its first anchor alone."""
     state = {k.removeprefix("anchors.0."): v for k, v in _tensors(path).items()}
@@ -201,11 +209,6 @@ def network_for(settings: dict, stage: str) -> ProgressiveModel:
     rems = tuple(map(float, settings.get("rems", ()))) if stage == "rem" else ()
     return ProgressiveModel(replace(SIZES[settings["network"]], rems=rems, ranking=settings.get("ranking", "global"), **variant))
 
-# %% ../../nbs/progressive/05_training.ipynb #ca7e11cd
-def halved(state: dict) -> dict:
-    """State dict with its large floating-point tensors in half precision."""
-    return {k: v.half() if v.is_floating_point() and v.numel() >= 1024 else v for k, v in state.items()}
-
 # %% ../../nbs/progressive/05_training.ipynb #0b2d4654
 def run(
     stage: str,                  # first, decoder or rem
@@ -219,7 +222,7 @@ def run(
     stop_at: int = None,         # stop early at this step, as a kill would
 ) -> Path:                       # the weight file
     """Train one stage and write its weights; raises `StanhlicError` for a setting that does not exist or data that are not there."""
-    from stanhlic.zoo import resolve_device, save_weights
+    from stanhlic.zoo import halved, resolve_device, save_weights
     settings = load_profile(_profiles(), profile, stage, set, (*_VARIANT, "top", "store"))
     plan, device = make_plan(settings), resolve_device(device)
     torch.manual_seed(plan.seed)
@@ -229,9 +232,11 @@ def run(
     freeze(model, stage, settings.get("lrp", True))
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     validate = validator(stage, settings, central_crops(valid, plan.crop, settings.get("val_batch", 16)))
-    facts = {"system": "progressive", "stage": stage, "profile": profile, "data": source, "device": device, "settings": settings, "init": str(init) if init else None}
+    said = settings | ({"top": Path(settings["top"]).name} if settings.get("top") else {})  # names, no paths of this machine
+    facts = {"system": "progressive", "stage": stage, "profile": profile, "data": source, "device": device, "settings": said, "init": Path(init).name if init else None}
     fit(model, Objective(stage, settings, model.config.rems), ImagePool(train, plan.crop, plan.seed), plan, out, validate, None, resume, device, facts, stop_at)
-    header = {"system": "progressive", "name": settings.get("name", f"progressive-{profile}"), "config": model_config(model), "provenance": provenance(plan, **facts)}
+    stages = [*_history(init), provenance(plan, **facts, seconds=elapsed(out))]
+    header = {"system": "progressive", "name": settings.get("name", f"progressive-{profile}"), "config": model_config(model), "provenance": {"stages": stages}}
     state = model.state_dict()
     if is_main(): save_weights(Path(out) / "model.safetensors", halved(state) if settings.get("store") == "fp16" else state, header)
     return Path(out) / "model.safetensors"

@@ -18,7 +18,7 @@ from ..errors import StanhlicError
 from .model import RnnHyper, build_model
 from .networks import RnnConfig
 from .start import principal_start
-from ..training import ImagePool, central_crops, distortion, fit, is_main, load_profile, make_plan, provenance, training_arrays
+from ..training import ImagePool, central_crops, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays
 from ..zoo import load_weights, resolve_device, save_weights
 
 # %% ../../nbs/rnn/04_training.ipynb #f995efe2
@@ -154,6 +154,6 @@ def run(
     fit(model, train_loss(preset, schedule, settings["rate_mode"]), pool, plan, out,
         hard_validation(crops, preset, settings["rate_mode"]), schedule, resume, device, facts)
     config = asdict(model.config) | {"metric": preset.metric, "lambdas": list(preset.lambdas)}
-    header = {"system": "rnn", "name": settings["name"], "config": config, "provenance": {"stages": [*history, provenance(plan, **facts)]}}
+    header = {"system": "rnn", "name": settings["name"], "config": config, "provenance": {"stages": [*history, provenance(plan, **facts, seconds=elapsed(out))]}}
     if is_main(): save_weights(out / "model.safetensors", model.state_dict(), header)
     return out / "model.safetensors"

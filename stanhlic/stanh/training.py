@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['Schedules', 'make_schedules', 'base_loss', 'stanh_loss', 'hard_validation', 'add_derivation', 'train_only',
-           'train_stage', 'run']
+           'train_stage', 'run', 'join_anchors']
 
-# %% ../../nbs/stanh/05_training.ipynb #5956f44c
+# %% ../../nbs/stanh/05_training.ipynb #5e76a595
+import json
 from pathlib import Path
 import numpy as np
 import torch
 from ..backbone import ZOU22, ZOU22_COMPACT, Zou22, awake, initialise, rate
 from ..errors import StanhlicError
-from ..training import ImagePool, central_crops, distortion, fit, is_main, load_profile, make_plan, provenance, training_arrays
+from ..training import ImagePool, central_crops, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays
 from .annealing import gap, make_schedule
 from .model import RatePoint, StanhModel, build_model, model_config, rounding_point
 from .quantizer import STanH
-from ..zoo import load_weights, resolve_device, save_weights
+from ..zoo import halved, load_weights, resolve_device, restore, save_weights
 
 # %% ../../nbs/stanh/05_training.ipynb #e6245da3
 class Schedules:
@@ -165,8 +166,8 @@ def train_stage(
     fit(_Base(model) if stage == "base" else model, loss, pool, plan, out, hard_validation(crops, point, lmbda, metric), schedules, resume, device, facts)
     return model
 
-# %% ../../nbs/stanh/05_training.ipynb #93824dca
-_OPTIONS = ("name", "freeze", "size", "metric", "schedule", "beta", "beta_end", "factor", "slope", "rate_form", "centre", "interpolate_z", "validation")
+# %% ../../nbs/stanh/05_training.ipynb #73380269
+_OPTIONS = ("name", "freeze", "size", "metric", "schedule", "beta", "beta_end", "factor", "slope", "rate_form", "centre", "interpolate_z", "validation", "store")
 
 def run(
     stage: str,                 # base, anchor or derivation
@@ -185,9 +186,25 @@ def run(
     model, header = _initial(stage, settings, init, train)
     _forms(model, settings)
     facts = {"system": "stanh", "stage": stage, "profile": profile, "data": source, "device": device, "settings": settings, "init": Path(init).name if init else None}
-    for lmbda in settings["lmbdas"] if stage == "derivation" else [settings["lmbda"]]:
-        train_stage(model, stage, settings, train, valid, out / f"{stage}-{lmbda:g}", lmbda, resume, device, facts | {"lambda": lmbda})
-    history = [*header["provenance"].get("stages", []), provenance(make_plan(settings), **facts)]
+    folders = {out / f"{stage}-{lmbda:g}": lmbda for lmbda in (settings["lmbdas"] if stage == "derivation" else [settings["lmbda"]])}
+    for folder, lmbda in folders.items():
+        train_stage(model, stage, settings, train, valid, folder, lmbda, resume, device, facts | {"lambda": lmbda})
+    history = [*header["provenance"].get("stages", []), provenance(make_plan(settings), **facts, seconds=elapsed(*folders))]
     header = {"system": "stanh", "name": settings.get("name", f"stanh-{stage}"), "config": model_config(model), "provenance": {"stages": history}}
-    if is_main(): save_weights(out / "model.safetensors", model.state_dict(), header)
+    if is_main(): save_weights(out / "model.safetensors", halved(model.state_dict()) if settings.get("store") == "fp16" else model.state_dict(), header)
     return out / "model.safetensors"
+
+# %% ../../nbs/stanh/05_training.ipynb #03974a62
+def join_anchors(
+    files: list,  # weight files of one anchor each with its derivations, lowest rates first
+) -> tuple:       # StanhModel; stages of all of them, for the provenance
+    """One model of several anchors; raises `StanhlicError` if their forms differ or their rates are not in order."""
+    parts = [load_weights(f) for f in files]
+    models = [restore(build_model, w) for w in parts]
+    if any(m.forms != models[0].forms or len(m.anchors) > 1 for m in models): raise StanhlicError("the files must have one anchor each and the same forms; train them with the same settings")
+    points = [p for m in models for p in m.points]
+    if sorted(points, key=lambda p: p.lmbda) != points: raise StanhlicError("lambda must rise from file to file; order them, or leave out derivations that overlap")
+    for number, m in enumerate(models):
+        for p in m.points: p.anchor = number
+    stages = [s for w in parts for s in w.header["provenance"].get("stages", [])]
+    return StanhModel([m.anchors[0] for m in models], points, models[0].forms), list({json.dumps(s, sort_keys=True): s for s in stages}.values())
