@@ -48,7 +48,7 @@ def test_rd_kodak(run, tmp_path, tiny):
     found = numbers(tmp_path / "figures", "rd_kodak")
     assert [r["quality"] for r in found["table"]] == [0, 25, 100] and found["kind"] == "smoke" and found["claims"] == []
     assert all(r[k] > 0 for r in found["table"] for k in ("bpp", "bpp_estimated", "psnr", "encode_s", "decode_s"))
-    assert set(found["checks"]) == {"psnr_rises_with_quality", "interpolated_on_the_curve", "real_within_one_percent"}
+    assert set(found["checks"]) == {"one_network_spans", "psnr_rises_with_quality", "interpolated_on_the_curve", "real_within_one_percent"}
     assert all(isinstance(c["holds"], bool) for c in found["checks"].values()) and "psnr" in found["bd_rate"]["jpeg"]
     published = {c["label"]: c for c in found["figure"]["psnr"]["curves"] if c["kind"] == "published"}
     assert published["STanH, A40"]["bpp"][0] == 0.2413 and all(c["source"] for c in published.values())
