@@ -14,7 +14,7 @@ from .entropy import read_varint, write_varint
 from .errors import StanhlicError
 
 # %% ../nbs/core/04_container.ipynb #25f0b85c
-MAGIC, VERSION = b"SLIC", 1
+MAGIC, VERSION = b"SLIC", 2
 KINDS = {1: "stanh", 2: "rnn", 3: "progressive"}
 MAX_SIDE = 65_535             # pixels
 MAX_PIXELS = 2**28            # pixels in all, 16384 x 16384

@@ -14,7 +14,7 @@ from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, enc
 from ..errors import StanhlicError
 from ..images import pad, to_array, to_tensor, unpad
 from ..priors import bits, scale_indexes, scale_table
-from ..sync import exact, follow, guards, pack_guards, unpack_guards
+from ..sync import exact, marks, marks_length, settle
 from .model import STEPS, Position, StanhModel, build_model, evaluate_at, position_of, quality_of, shifted
 from .rate import coding_tables, factorized_pmf, from_symbols, gaussian_pmf, to_symbols
 
@@ -55,21 +55,19 @@ def _as_index(t): return t.cpu().numpy()
 
 def _write_latents(net, qy, qz, ty, tz, y, z, extend: bool):
     """Code y [1, M, h, w] and z; returns the payload of the chunk and the check value."""
-    encoder, escapes, seen, risk = SymbolEncoder(), [], [], []
+    encoder, escapes, seen, told = SymbolEncoder(), [], [], []
     medians = shifted(net.entropy_bottleneck)[1] if extend else 0.0
     k = qz.index((z - medians).cpu(), extend)
     _write(encoder, escapes, _as_index(k), _channel_rows(z.shape), tz, qz.num_levels)
     slices = y.chunk(net.config.slices, 1)
     def code(i, mean, scale):
         rows = _as_index(scale_indexes(scale))
-        at, upper = guards(scale, rows)
-        risk.append((at + sum(r.size for r in seen), upper))
-        seen.append(rows.ravel())
+        seen.append(rows.ravel()); told.append(marks(rows))
         k = qy.index((slices[i] - mean).cpu(), extend)
         _write(encoder, escapes, _as_index(k), rows, ty, qy.num_levels)
         return qy.dequantize(k).to(mean.device) + mean
     net.latents(qz.dequantize(k).to(z.device) + medians, code)
-    head = encode_integers(np.concatenate(escapes)) + pack_guards(*map(np.concatenate, zip(*risk)))
+    head = encode_integers(np.concatenate(escapes)) + b"".join(told)
     return head + encoder.bytes(), state_crc(*seen) ^ ty.crc ^ tz.crc
 
 # %% ../../nbs/stanh/04_codec.ipynb #9dce1737
@@ -77,16 +75,15 @@ def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend
     """Decode ŷ for z of `shape`; raises `StanhlicError` if the scale indexes differ from the encoder's."""
     elements = shape[2] * shape[3] * 16 * net.config.latent
     escapes, offset = decode_integers(payload, elements + int(np.prod(shape)))
-    at, upper, offset = unpack_guards(payload, elements, offset)
-    escapes, decoder, seen = list(escapes), SymbolDecoder(payload[offset:]), []
-    medians, done = shifted(net.entropy_bottleneck)[1] if extend else 0.0, 0
+    each = marks_length(elements // net.config.slices)
+    start = offset + each * net.config.slices
+    if start > len(payload): raise StanhlicError("the coded picture is too short; the file is damaged")
+    escapes, decoder, seen = list(escapes), SymbolDecoder(payload[start:]), []
+    medians = shifted(net.entropy_bottleneck)[1] if extend else 0.0
     k = _read(decoder, escapes, _channel_rows(shape), tz, qz.num_levels)
     z_hat = qz.dequantize(torch.from_numpy(k)).to(device) + medians
     def code(i, mean, scale):
-        nonlocal done
-        rows, (a, b) = _as_index(scale_indexes(scale)), np.searchsorted(at, [done, done + scale.numel()])
-        rows = follow(rows, scale, at[a:b] - done, upper[a:b])
-        done += rows.size
+        rows = settle(_as_index(scale_indexes(scale)), scale, payload[offset + i * each:][:each])
         seen.append(rows.ravel())
         k = _read(decoder, escapes, rows, ty, qy.num_levels)
         return qy.dequantize(torch.from_numpy(k)).to(device) + mean
