@@ -563,6 +563,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._tensors': ( 'progressive/training.html#_tensors',
                                                                                            'stanhlic/progressive/training.py'),
+                                               'stanhlic.progressive.training.between_weight': ( 'progressive/training.html#between_weight',
+                                                                                                 'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training.decoder_qualities': ( 'progressive/training.html#decoder_qualities',
                                                                                                     'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training.first_loss': ( 'progressive/training.html#first_loss',

@@ -165,6 +165,29 @@ def rewritten(data, **changes):
     return pack(dataclasses.replace(header, **changes), chunks)
 
 
+def test_indexes_that_fall_the_other_way_are_found(monkeypatch):
+    from stanhlic.priors import scale_indexes
+    shipped, picture, fallen = load_codec("stanh-zou22-compact", device="cpu"), sample_photograph(512), []
+    data = shipped.encode(picture, 50)
+    right = shipped.decode(data)
+    def other_machine(scale):
+        rows, high, low = (scale_indexes(scale * (1 + d)) for d in (0, 2.0 ** -15, -2.0 ** -15))
+        rows = torch.where(high != low, low + high - rows, rows)
+        fallen.append(int((rows != scale_indexes(scale)).sum()))
+        return rows
+    monkeypatch.setattr("stanhlic.stanh.codec.scale_indexes", other_machine)
+    assert (shipped.decode(data) == right).all() and sum(fallen) > 5
+    monkeypatch.setattr("stanhlic.stanh.codec.scale_indexes", lambda scale: scale_indexes(scale * 1.001))
+    with pytest.raises(StanhlicError, match="other scales"): shipped.decode(data)
+
+
+def test_another_kernel_reads_the_file():
+    shipped, picture = load_codec("stanh-zou22-compact", device="cpu"), sample_photograph(512)
+    data = shipped.encode(picture, 50)
+    with torch.backends.mkldnn.flags(enabled=False): other = shipped.decode(data)
+    assert np.abs(other.astype(int) - shipped.decode(data)).max() <= 1
+
+
 def test_desync_is_said(codec, photo):
     data = codec.encode(photo, 50)
     params = bytearray(unpack(data)[0].params); params[3] ^= 1

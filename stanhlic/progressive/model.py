@@ -85,10 +85,10 @@ def _published_refinement(model, state: Residual, target, quality, gate):
 class ProgressiveModel(Networks):
     """The progressive codec as a network (Presta et al. 2025); images are [N, 3, H, W] in [0, 1], sides multiples of 64."""
 
-    def forward(self, x, quality: float = None, ranking: str = None, gate: str = "honest") -> dict:
+    def forward(self, x, quality: float = None, ranking: str = None, gate: str = "honest", between: float = None) -> dict:
         """Picture and likelihoods at a quality in [0, 100]; without one, base picture `x_base` and top picture `x_hat`.
 
-        Raises `StanhlicError` for a quality, ranking or gate that does not exist."""
+        With a quality `between`, the picture there comes too, as `x_between`, for training. Raises `StanhlicError` for a quality, ranking or gate that does not exist."""
         if gate not in GATES: raise StanhlicError(f"unknown gate {gate!r}; choose one of {', '.join(GATES)}")
         y_base, y_top = (y.float() for y in self.analyse(x))
         z_hat, p_z = self.side_information(torch.cat([y_base, y_top], 1))
@@ -96,9 +96,10 @@ class ProgressiveModel(Networks):
         out, likelihoods = {}, {"y": p_base, "z": p_z}
         if quality is None or quality == 0: out["x_base"] = out["x_hat"] = self.synthesise(base, 0).float()
         if quality != 0:
-            state, p = self.residual_level(predict(self, z_hat, base, params), y_top - (base if self.config.closed_loop else y_base),
-                                           100.0 if quality is None else quality, ranking or self.config.ranking, gate)
+            start, target = predict(self, z_hat, base, params), y_top - (base if self.config.closed_loop else y_base)
+            state, p = self.residual_level(start, target, 100.0 if quality is None else quality, ranking or self.config.ranking, gate)
             out["x_hat"], likelihoods["residual"], out["sent"] = self.synthesise(state.latent(self), 1).float(), p, state.sent
+            if between is not None: out["x_between"] = self.synthesise(self.residual_level(start, target, between, ranking or self.config.ranking, gate)[0].latent(self), 1).float()
         return out | {"likelihoods": likelihoods}
 
     def side_information(self, y):
