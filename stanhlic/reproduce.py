@@ -243,7 +243,7 @@ def shown(
 ) -> str:
     """A value as tables show it."""
     if value is None: return "–"
-    text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:+.1f}" if isinstance(value, float) and unit.startswith("%") else f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:{'+' if unit == '%' else ''}.1f}" if isinstance(value, float) and unit.startswith("%") else f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
     return (f"{text} {unit}".strip() if not isinstance(value, (bool, str)) else text).replace("-", "−")
 
 # %% ../nbs/core/08d_reproduce.ipynb #b6c26820
