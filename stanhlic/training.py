@@ -273,7 +273,7 @@ def descend(
 ) -> dict:            # the loss's numbers and the gradient's norm, on the device
     """One step of the optimiser."""
     plan, world, rows = t.plan, t.accelerator.num_processes, []
-    for group in t.optimizer.param_groups: group["lr"] = group["share"] * learning_rate(plan, t.step)
+    for group in t.optimizer.param_groups: group["lr"] = group.get("share", 1.0) * learning_rate(plan, t.step)
     t.optimizer.zero_grad(set_to_none=True)
     for i in range(plan.accumulate):
         part = i * world + t.accelerator.process_index

@@ -98,11 +98,12 @@ class Objective:
     def __call__(self, model, x):
         s = self.settings
         if self.stage == "first":
-            weight, q = s.get("between", 0.0), float(self.between[int(torch.randint(len(self.between), ()))])
-            out = model(x, between=q if weight else None)
+            weight = s.get("between", 0.0)
+            if not weight: return first_loss(model(x), x, s["lmbda"], s["form"])
+            q = float(self.between[int(torch.randint(len(self.between), ()))])
+            out = model(x, between=q)
             loss, facts = first_loss(out, x, s["lmbda"], s["form"])
-            if weight: loss = loss + weight / 2 * 255 ** 2 * between_weight(q, s["lmbda"]) * F.mse_loss(out["x_between"], x)
-            return loss, facts
+            return loss + weight / 2 * 255 ** 2 * between_weight(q, s["lmbda"]) * F.mse_loss(out["x_between"], x), facts
         quality = float(self.qualities[int(torch.randint(len(self.qualities), ()))])
         out = model(x, quality=quality, ranking=self.ranking, gate=s.get("gate", "honest"))
         if self.stage == "rem":
