@@ -27,7 +27,7 @@ $(VENV)/.stamp: settings.ini setup.py pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## compress, decode and measure real files: figure and table in figures/stanh/ (minutes)
-	$(BIN)/stanhlic reproduce stanh/rd_kodak --profile compact
+	$(BIN)/stanhlic reproduce stanh/rd_kodak --profile compact --force
 	@echo "figure: figures/stanh/rd_kodak.png"
 	@echo "table:  figures/stanh/rd_kodak.json"
 
