@@ -551,6 +551,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training.Objective.__init__': ( 'progressive/training.html#objective.__init__',
                                                                                                      'stanhlic/progressive/training.py'),
+                                               'stanhlic.progressive.training._file': ( 'progressive/training.html#_file',
+                                                                                        'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._history': ( 'progressive/training.html#_history',
                                                                                            'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._network': ( 'progressive/training.html#_network',

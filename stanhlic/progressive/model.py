@@ -97,9 +97,10 @@ class ProgressiveModel(Networks):
         if quality is None or quality == 0: out["x_base"] = out["x_hat"] = self.synthesise(base, 0).float()
         if quality != 0:
             start, target = predict(self, z_hat, base, params), y_top - (base if self.config.closed_loop else y_base)
-            state, p = self.residual_level(start, target, 100.0 if quality is None else quality, ranking or self.config.ranking, gate)
+            level = lambda q: self.residual_level(start, target, q, ranking or self.config.ranking, gate)
+            state, p = level(100.0 if quality is None else quality)
             out["x_hat"], likelihoods["residual"], out["sent"] = self.synthesise(state.latent(self), 1).float(), p, state.sent
-            if between is not None: out["x_between"] = self.synthesise(self.residual_level(start, target, between, ranking or self.config.ranking, gate)[0].latent(self), 1).float()
+            if between is not None: out["x_between"] = self.synthesise(level(between)[0].latent(self), 1).float()
         return out | {"likelihoods": likelihoods}
 
     def side_information(self, y):

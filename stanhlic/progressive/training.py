@@ -164,11 +164,15 @@ def from_fixed(
         for branch in branches: branch[-1].weight.mul_(0.1 if branches is not model.lrp_transforms_prog else 0); branch[-1].bias.fill_(bias)
     return model
 
-# %% ../../nbs/progressive/05_training.ipynb #01321496
+# %% ../../nbs/progressive/05_training.ipynb #e6255282
+def _file(path) -> Path:
+    """A weight file or checkpoint, or the best there is of them in a run's folder."""
+    path = Path(path)
+    return next((path / n for n in ("model.safetensors", "best.pt", "last.pt") if (path / n).exists()), path / "best.pt") if path.is_dir() else path
+
 def _tensors(path) -> dict:
     """State dict in a weight file, a checkpoint, or a run's folder."""
-    path = Path(path)
-    if path.is_dir(): path = next((path / n for n in ("model.safetensors", "best.pt", "last.pt") if (path / n).exists()), path / "best.pt")
+    path = _file(path)
     if path.suffix != ".safetensors": state = load_checkpoint(path); return state.get("model", state)
     from stanhlic.zoo import load_weights
     return load_weights(path).tensors
@@ -176,10 +180,8 @@ def _tensors(path) -> dict:
 def _history(path) -> list:
     """Stages that the weights there went through, as far as they say."""
     from stanhlic.zoo import inspect_weights
-    path = Path(path or "")
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not path.name or file.suffix != ".safetensors" or not file.exists(): return []
-    return inspect_weights(file)["provenance"].get("stages", [])
+    if not path or _file(path).suffix != ".safetensors": return []
+    return inspect_weights(_file(path))["provenance"].get("stages", [])
 
 def _network(path) -> dict:
     """State dict there, without the rate points of a STanH file and with its first anchor alone."""

@@ -48,13 +48,12 @@ class RnnHyper(nn.Module):
     Images are [N, 3, H, W] in [0, 1] with H and W multiples of 64. `model(x)` returns lists with an entry for each layer:
     `x_hat`, the picture after it, not clipped, and `likelihoods`, a dict of `y` and `z` (`y` alone without hyperprior)."""
 
-    predictors = ("henc", "hdec")  # trained at `lr_predictors`
-
     def __init__(self, config: RnnConfig = RnnConfig()):
         super().__init__()
         self.config, c = config.check(), config
         self.enc, self.dec = Encoder(c), Decoder(c)
-        self.henc, self.hdec = (HyperEncoder(c), HyperDecoder(c)) if c.hyperprior else (nn.Identity(), nn.Identity())
+        if c.hyperprior: self.henc, self.hdec = HyperEncoder(c), HyperDecoder(c)
+        self.predictors = ("henc", "hdec") if c.hyperprior else ()  # trained at `lr_predictors`
         self.eb = nn.ModuleList(FactorizedPrior(c.hyper if c.hyperprior else c.latent, init_scale=c.init_scale) for _ in range(c.layers))
 
     def forward(self, x, layers: int = None):

@@ -14,7 +14,7 @@ from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, enc
 from ..errors import StanhlicError
 from ..images import pad, to_array, to_tensor, unpad
 from ..priors import bits, scale_indexes, scale_table
-from ..sync import exact, marks, marks_length, settle
+from ..sync import DESYNC, exact, marks, marks_length, settle
 from .model import STEPS, Position, StanhModel, build_model, evaluate_at, position_of, quality_of, shifted
 from .rate import coding_tables, factorized_pmf, from_symbols, gaussian_pmf, to_symbols
 
@@ -89,7 +89,7 @@ def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend
         return qy.dequantize(torch.from_numpy(k)).to(device) + mean
     y_hat = net.latents(z_hat, code)
     if state_crc(*seen) ^ ty.crc ^ tz.crc != check or escapes:
-        raise StanhlicError("this machine's network computes other scales than the encoder's did; decode on the kind of device that wrote the file")
+        raise StanhlicError(DESYNC)
     return y_hat
 
 # %% ../../nbs/stanh/04_codec.ipynb #2577d1f7

@@ -121,8 +121,7 @@ def _initial(stage, settings, init, train):
     """The model a stage starts from."""
     if init:
         weights = load_weights(init)
-        model = build_model(weights.header["config"])
-        model.load_state_dict(weights.tensors)
+        model = restore(build_model, weights)
         if stage != "derivation" and len(model.points) > 1:  # the network starts anew; points derived from it no longer fit
             model = StanhModel([model.anchors[0]], [rounding_point(settings["lmbda"])], model.forms)
         return model, weights.header
