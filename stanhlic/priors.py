@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCALE_MIN', 'SCALE_MAX', 'SCALE_LEVELS', 'lower_bound', 'normal_cdf', 'gaussian_mass', 'scale_table', 'scale_indexes',
-           'FactorizedPrior', 'bits']
+           'scale_middles', 'FactorizedPrior', 'bits']
 
 # %% ../nbs/core/04a_priors.ipynb #7b4644ea
 import math
@@ -63,6 +63,12 @@ def scale_indexes(
     """Index of the table that codes an element of each scale; scales beyond the table use its last entry."""
     edges = (scale_table()[:-1] * (1 + 2 ** -10)).to(scale.device, torch.float32)
     return torch.bucketize(scale.contiguous(), edges, right=False).to(torch.uint8)
+
+# %% ../nbs/core/04a_priors.ipynb #bf0239cd
+def scale_middles() -> torch.Tensor:  # [64] float64, increasing
+    """The scale that stands for each interval of `scale_indexes`: its geometric middle, and the two ends of the table."""
+    table = scale_table()
+    return torch.cat([table[:1], (table[1:] * table[:-1]).sqrt()[:-1], table[-1:]])
 
 # %% ../nbs/core/04a_priors.ipynb #be04b8b6
 class FactorizedPrior(nn.Module):

@@ -12,7 +12,7 @@ import json
 import time
 from pathlib import Path
 import stanhlic
-from .container import VERSION
+from .container import VERSIONS
 from .errors import StanhlicError
 from .images import atomic_write, read_bytes
 from .records import figure_numbers
@@ -108,7 +108,7 @@ def state_of(
     path, given = Path(folder or papers_folder()) / entry["notebook"], check_parameters(entry, profile, folder)
     code = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     inputs = {p: hashlib.sha256(read_bytes(p)).hexdigest() if Path(p).is_file() else None for p in entry.get("inputs", [])}
-    parts = [VERSION, code, given, inputs, _models(entry, given, papermill.inspect_notebook(str(path)))]
+    parts = [VERSIONS.get(entry["paper"], VERSIONS), code, given, inputs, _models(entry, given, papermill.inspect_notebook(str(path)))]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 # %% ../nbs/core/08d_reproduce.ipynb #a20ca1bd

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from stanhlic.container import KINDS, VERSION, Header, pack, write_varint
+from stanhlic.container import KINDS, VERSIONS, Header, pack, write_varint
 
 
 def refused(done, *words):
@@ -93,7 +93,7 @@ def test_future_version(cli, out, bad, slic):
 
 def crafted(height, width, params=b"\x01\x00abcd", kind=1, fingerprint=bytes(8), payload=b""):
     """A file whose checksums are right and whose claims are not."""
-    head = b"SLIC" + bytes([VERSION, kind]) + fingerprint + write_varint(height) + write_varint(width) + write_varint(len(params)) + params + write_varint(1)
+    head = b"SLIC" + bytes([VERSIONS[KINDS[kind]], kind]) + fingerprint + write_varint(height) + write_varint(width) + write_varint(len(params)) + params + write_varint(1)
     crc, length = zlib.crc32(head), write_varint(len(payload))
     end = zlib.crc32(payload, zlib.crc32(length, crc)).to_bytes(4, "little")
     return head + crc.to_bytes(4, "little") + length + payload + end

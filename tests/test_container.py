@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stanhlic.container import (MAX_PARAMS, VERSION, Header, describe, pack, read_header, unpack, unpack_prefix)
+from stanhlic.container import (KINDS, MAX_PARAMS, VERSIONS, Header, describe, pack, read_header, unpack, unpack_prefix)
 from stanhlic.entropy import write_varint
 from stanhlic.errors import StanhlicError
 
@@ -22,7 +22,7 @@ def refused(call, *args):
     assert "\n" not in str(caught.value) and ";" in str(caught.value)
 
 
-def forge(height=300, width=7, params=b"pq", count=0, version=VERSION, kind=3, size=None):
+def forge(height=300, width=7, params=b"pq", count=0, version=VERSIONS["progressive"], kind=3, size=None):
     "A header with a correct checksum over whatever is in it"
     numbers = write_varint(height) + write_varint(width) + write_varint(len(params) if size is None else size)
     head = b"SLIC" + bytes([version, kind]) + HEADER.fingerprint + numbers + params + write_varint(count)
@@ -100,7 +100,7 @@ def test_trailing_and_moved_bytes_are_refused():
 
 @pytest.mark.parametrize("fields", [dict(height=0), dict(width=0), dict(height=65_536), dict(height=65_535, width=65_535),
     dict(height=2**34), dict(params=bytes(MAX_PARAMS + 1)), dict(size=2**34), dict(count=2**34), dict(kind=0), dict(kind=9),
-    dict(version=VERSION + 1), dict(version=0)])
+    dict(version=VERSIONS["progressive"] + 1), dict(version=0)])
 def test_absurd_headers_are_refused_before_anything_is_allocated(fields):
     data = forge(**fields)
     tracemalloc.start()
@@ -136,9 +136,16 @@ def test_describe():
     assert describe(FILE[:-5])["partial"] == 13
 
 
+def test_each_codec_counts_its_own_versions():
+    for code, kind in KINDS.items():
+        data = pack(replace(HEADER, kind=kind), [])
+        assert data[4:6] == bytes([VERSIONS[kind], code]) and describe(data)["version"] == VERSIONS[kind]
+        refused(read_header, forge(version=VERSIONS[kind] + 1, kind=code))
+
+
 def test_golden_bytes():
-    "A change here is a change of format: raise container.VERSION"
+    "A change here is a change of format: raise container.VERSIONS"
     assert FILE.hex() == GOLDEN
 
 
-GOLDEN = "534c494302030123456789abcdefac020702707103a708a9c90a62617365206c617965725609592f005f6dc60a0e7468652072657374206f662069749c663276"
+GOLDEN = "534c494303030123456789abcdefac020702707103e4c30f4e0a62617365206c617965724bf4ec2e00b9f62c020e7468652072657374206f66206974d2ca1dc2"

@@ -162,7 +162,7 @@ def test_state_crc():
 
 
 def test_golden_bytes():
-    "A change here is a change of format: raise container.VERSION"
+    "A change here is a change of format: raise container.VERSIONS"
     freq = integer_tables([[8, 4, 2, 1, 1], [1, 1, 1, 1, 0], [0, 0, 3, 1, 0]])
     assert freq[:, 0].tolist() == [8388607, 4194304, 1] and Tables(freq).crc == GOLDEN_CRC
     symbols, indexes = [0, 1, 2, 3, 4, 0, 2, 2, 3, 1], [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]

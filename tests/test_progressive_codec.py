@@ -9,10 +9,12 @@ import torch
 from stanhlic.container import Header, pack, read_header, unpack_prefix
 from stanhlic.datasets import sample_photograph
 from stanhlic.errors import StanhlicError
+from stanhlic.progressive import stream
 from stanhlic.progressive.codec import ProgressiveCodec, base_end, exact
 from stanhlic.progressive.model import lively
 from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
 from stanhlic.progressive.stream import BLOCK
+from stanhlic.zoo import load_codec
 
 torch.set_num_threads(1)
 PHOTO = sample_photograph()[:590, :500]
@@ -96,6 +98,40 @@ def test_damage_found_late_takes_back_what_was_shown(codec, data, start):
     d = codec.decoder().feed(bytes(broken[:start + 3000]))
     d.image()
     assert np.array_equal(d.feed(bytes(broken[start + 3000:])).image(), codec.decode(data[:start])) and "damaged in chunk 2" in d.note
+
+
+def on_another_machine(monkeypatch, noise):
+    "Let every scale that is close to a border of two tables fall on the other side; returns a list of how many did"
+    from stanhlic.priors import scale_indexes
+    fallen, here = [], stream.agreed
+    def there(scale, told=None):
+        low, high = scale * (1 - noise), scale * (1 + noise)
+        other = torch.where(scale_indexes(low) != scale_indexes(scale), low, torch.where(scale_indexes(high) != scale_indexes(scale), high, scale))
+        fallen.append(int((other != scale).sum()))
+        return here(other, told)
+    monkeypatch.setattr(stream, "agreed", there)
+    return fallen
+
+
+def test_scales_that_fall_on_the_other_side_of_a_border_are_found(codec, data, start, monkeypatch):
+    pictures = [codec.decode(data[:n]) for n in (start, (start + len(data)) // 2, len(data))]
+    fallen = on_another_machine(monkeypatch, 2.0 ** -15)
+    for n, picture in zip((start, (start + len(data)) // 2, len(data)), pictures):
+        assert np.abs(codec.decode(data[:n]).astype(int) - picture).max() <= 1
+    assert sum(fallen) > 20
+
+
+def test_scales_further_away_are_refused(codec, data, monkeypatch):
+    on_another_machine(monkeypatch, 0.01)
+    with pytest.raises(StanhlicError, match="other scales"): codec.decode(data)
+
+
+def test_another_kernel_reads_the_file(monkeypatch):
+    shipped, picture = load_codec("progressive-compact", device="cpu"), sample_photograph(512)
+    data = shipped.encode(picture)
+    for part in (data, data[:len(data) * 3 // 4]):
+        with torch.backends.mkldnn.flags(enabled=False): other = shipped.decode(part)
+        assert np.abs(other.astype(int) - shipped.decode(part)).max() <= 1
 
 
 def test_foreign_files(codec, data):

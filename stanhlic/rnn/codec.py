@@ -19,7 +19,7 @@ from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, enc
 from ..errors import StanhlicError
 from ..sync import exact
 from ..images import pad, to_array, to_tensor, unpad
-from ..priors import FactorizedPrior, gaussian_mass, scale_indexes, scale_table
+from ..priors import FactorizedPrior, gaussian_mass, scale_indexes, scale_middles
 from .model import RnnHyper, build_model, check_layers, factorized_likelihood, gaussian_likelihood, scale_and_mean
 from ..zoo import restore
 
@@ -35,9 +35,9 @@ def with_escape(
 
 @lru_cache(1)
 def gaussian_tables() -> Tables:
-    """Tables of y, one for each entry of the scale table."""
+    """Tables of y, one for each interval of the scale table."""
     k = torch.arange(-REACH_Y, REACH_Y + 1, dtype=torch.float64)[None]
-    return with_escape(gaussian_mass(k - 0.5, k + 0.5, scale_table()[:, None]))
+    return with_escape(gaussian_mass(k - 0.5, k + 0.5, scale_middles()[:, None]))
 
 @torch.no_grad()
 def factorized_tables(
