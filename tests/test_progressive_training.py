@@ -1,4 +1,6 @@
 """Training stages of the progressive codec: losses, frozen sets, resume, weight files."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from stanhlic.datasets import sample_photograph
 from stanhlic.errors import StanhlicError
 from stanhlic.progressive import training
 from stanhlic.training import load_profile
-from stanhlic.zoo import load_codec
+from stanhlic.zoo import inspect_weights, load_codec
 
 torch.set_num_threads(1)
 SHORT = ("steps=4", "batch=2", "validate_every=2", "log_every=1", "warmup=1", "val_batch=2")
@@ -37,6 +39,13 @@ def test_first_stage_trains_with_a_picture_in_between(tmp_path):
     assert plain.keys() == both.keys()
     assert all(torch.isfinite(v).all() for v in both.values())
     assert any(not torch.equal(v, both[k]) for k, v in plain.items() if k.startswith("g_s.1."))
+
+
+def test_notebook_runs_through_papermill(tmp_path):
+    import papermill
+    notebook = Path(__file__).resolve().parent.parent / "nbs/train/progressive.ipynb"
+    papermill.execute_notebook(str(notebook), str(tmp_path / "run.ipynb"), dict(out=str(tmp_path / "run"), settings=list(SHORT), device="cpu"), cwd=str(tmp_path), progress_bar=False, kernel_name="python3")
+    assert inspect_weights(tmp_path / "run" / "model.safetensors")["provenance"]["stages"][-1]["stage"] == "first"
 
 
 @pytest.mark.parametrize("profile", ["smoke", "compact", "paper"])
