@@ -167,7 +167,7 @@ def distortion(
     from pytorch_msssim import ms_ssim
     y = x_hat.float()
     if y.requires_grad: y.register_hook(lambda g: torch.nan_to_num(g, 0.0, 0.0, 0.0))
-    return 1 - ms_ssim(y, x, data_range=1.0)
+    with torch.autocast(x.device.type, enabled=False): return 1 - ms_ssim(y, x, data_range=1.0)
 
 # %% ../nbs/core/06_training.ipynb #f8d01977
 @torch.no_grad()
