@@ -165,9 +165,7 @@ def distortion(
     if metric != "ms-ssim": raise StanhlicError(f"unknown metric {metric!r}; use mse or ms-ssim")
     if min(x.shape[-2:]) <= 160: raise StanhlicError(f"MS-SSIM needs crops of more than 160 pixels, these have {min(x.shape[-2:])}; set crop=256")
     from pytorch_msssim import ms_ssim
-    y = x_hat.float()
-    if y.requires_grad: y.register_hook(lambda g: torch.nan_to_num(g, 0.0, 0.0, 0.0))
-    with torch.autocast(x.device.type, enabled=False): return 1 - ms_ssim(y, x, data_range=1.0)
+    with torch.autocast(x.device.type, enabled=False): return 1 - ms_ssim(x_hat.float(), x, data_range=1.0)
 
 # %% ../nbs/core/06_training.ipynb #f8d01977
 @torch.no_grad()
