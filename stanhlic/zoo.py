@@ -149,7 +149,7 @@ def _folders():
 def list_models() -> list:  # [{name, system, description, parameters, bytes, fingerprint, config, provenance, path}, ...]
     """The models known by name: shipped ones, then those in the folders of STANHLIC_MODELS."""
     found = {}
-    for path in (p for folder in _folders() if folder.is_dir() for p in sorted(folder.glob("*.safetensors"))):
+    for path in (p for folder in _folders() if folder.is_dir() for p in sorted(folder.glob("*.safetensors"), key=lambda p: p.stem)):
         try: model = inspect_weights(path)
         except StanhlicError: continue
         found.setdefault(model["name"], {"description": ""} | model)
