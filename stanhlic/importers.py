@@ -20,28 +20,29 @@ class _Inert:
     def __init__(self, *args, **kwargs): pass
     def __setstate__(self, state): pass
 
-def _load(path):
-    """What `torch.save` wrote, on the CPU; unknown names become stand-ins."""
+def _load(path, known):
+    """What `torch.save` wrote, on the CPU; unknown names become stand-ins, or are refused if the `known` classes are given."""
     import torch
     names = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", lambda path: [])  # torch 2.6
-    unknown = names(path) if zipfile.is_zipfile(path) else []
-    known = torch.serialization.safe_globals([(_Inert, n) for n in unknown]) if unknown else contextlib.nullcontext()
-    with known: return torch.load(path, map_location="cpu", weights_only=True)
+    if known is None: known = [(_Inert, n) for n in names(path)] if zipfile.is_zipfile(path) else []
+    admitted = torch.serialization.safe_globals(known) if known else contextlib.nullcontext()
+    with admitted: return torch.load(path, map_location="cpu", weights_only=True)
 
-# %% ../nbs/core/07a_importers.ipynb #5a7f4378
+# %% ../nbs/core/07a_importers.ipynb #56de6587
 def read_checkpoint(
-    path,    # file written by `torch.save`
-) -> dict:   # its contents, tensors on the CPU
+    path,                # file written by `torch.save`
+    known: list = None,  # classes it may hold beside tensors and plain values; default: any, all come back inert
+) -> dict:               # its contents, tensors on the CPU
     """Contents of a PyTorch checkpoint, read without running code from it; foreign objects come back inert.
 
-    Raises `StanhlicError` if the file is missing, damaged, or not such a checkpoint."""
+    Raises `StanhlicError` if the file is missing, damaged, not such a checkpoint, or holds a class that is not among the `known`."""
     path = str(path)
     try: open(path, "rb").close()
     except OSError as error: raise StanhlicError(f"{path}: {error.strerror or 'cannot be read'}; give the path of a checkpoint") from error
-    try: found = _load(path)
+    try: found = _load(path, known)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
-        raise StanhlicError(f"{path}: not a whole PyTorch checkpoint ({reason}); download it again") from error
+        raise StanhlicError(f"{path}: not a whole PyTorch checkpoint{'' if known is None else ' of tensors and plain values'} ({reason}); download it again") from error
     if not isinstance(found, dict): raise StanhlicError(f"{path}: holds a {type(found).__name__} where a checkpoint holds a dictionary; give another file")
     return found
 

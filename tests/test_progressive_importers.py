@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(StanhlicError, match="not the tensors of a progressive"): import_progressive(tmp_path / "g.pth")
     (tmp_path / "x.pth").write_bytes(b"")
     with pytest.raises(StanhlicError): import_progressive(tmp_path / "x.pth")
-    with pytest.raises(StanhlicError, match="no such file"): import_progressive(tmp_path / "none.pth")
+    with pytest.raises(StanhlicError, match="No such file"): import_progressive(tmp_path / "none.pth")
 
 
 def test_no_code_is_run(tmp_path):

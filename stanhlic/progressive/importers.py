@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['read_checkpoint', 'release_keys', 'detect', 'import_progressive']
 
-# %% ../../nbs/progressive/06_importers.ipynb #1949be72
-import argparse, pickle, re
+# %% ../../nbs/progressive/06_importers.ipynb #4c5c7570
+import argparse, re
 from pathlib import Path
 import torch
+from .. import importers
 from ..backbone import Zou22Config
 from ..errors import StanhlicError
 from .model import ProgressiveModel
@@ -19,14 +20,9 @@ def read_checkpoint(
     path: str | Path,  # the authors' .pth.tar, or any file with a state dict
 ) -> tuple[dict, dict]:  # tensors; arguments of the training run, empty if there are none
     """Tensors and arguments of a checkpoint; raises `StanhlicError` if it is missing or holds anything but plain values."""
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]): state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError: raise StanhlicError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
-        raise StanhlicError(f"{path}: not a checkpoint of tensors and plain values ({str(e).splitlines()[0][:100] if str(e) else type(e).__name__}); give the authors' file") from None
-    args = state.get("args", {}) if isinstance(state, dict) else {}
-    tensors = state.get("state_dict", state) if isinstance(state, dict) else {}
-    tensors = {k: v for k, v in tensors.items() if torch.is_tensor(v)}
+    found = importers.read_checkpoint(path, known=[argparse.Namespace])
+    args = found.get("args", {})
+    tensors = {k: v for k, v in found.get("state_dict", found).items() if torch.is_tensor(v)}
     if not tensors: raise StanhlicError(f"{path}: holds no state dict; give the authors' file")
     return tensors, vars(args) if isinstance(args, argparse.Namespace) else dict(args or {})
 

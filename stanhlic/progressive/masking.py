@@ -68,9 +68,12 @@ def coding_order(
     slices: int = 1,             # channel slices, for "slice"
     sent: torch.Tensor = None,   # bool [M, h, w]: elements to leave out
     seed: int = 0,               # of the shuffle, for "random"
+    rows: np.ndarray = None,     # table index of each element, uint8 [M, h, w], for "global"; default: computed from σ
 ) -> np.ndarray:                 # flat positions int64, first to send first
     """Order in which the elements of one picture are sent; raises `StanhlicError` for an unknown ranking."""
-    if ranking == "global": order = np.argsort(255 - scale_indexes(scale.detach()).cpu().numpy().ravel(), kind="stable")
+    if ranking == "global":
+        if rows is None: rows = scale_indexes(scale.detach()).cpu().numpy()
+        order = np.argsort(255 - rows.ravel(), kind="stable")
     elif ranking == "slice": order = np.lexsort([key.ravel() for key in reversed(_slice_keys(scale.detach().float().cpu().numpy(), slices))])
     elif ranking == "random": order = np.random.default_rng(seed).permutation(scale.numel())
     elif ranking == "channel": order = np.arange(scale.numel())
@@ -84,6 +87,7 @@ def quality_mask(
     ranking: str = "global",     # one of RANKINGS, or "two-level"
     slices: int = 1,             # channel slices
     sent: torch.Tensor = None,   # bool, same shape: elements already sent
+    rows: np.ndarray = None,     # table indexes as for `coding_order`, same shape
 ) -> torch.Tensor:               # bool, same shape, holds `sent`
     """Mask of the elements that a quality sends in each picture of a batch."""
     sent = torch.zeros_like(scale, dtype=torch.bool) if sent is None else sent
@@ -92,6 +96,6 @@ def quality_mask(
     mask, count = sent.flatten(1).clone(), share_count(quality, scale[0].numel())
     if quality == 100: return torch.ones_like(sent)
     for i in range(len(scale)):
-        more = coding_order(scale[i], ranking, slices, sent[i])[:max(0, count - int(sent[i].sum()))]
+        more = coding_order(scale[i], ranking, slices, sent[i], rows=None if rows is None else rows[i])[:max(0, count - int(sent[i].sum()))]
         mask[i, torch.from_numpy(more).to(mask.device)] = True
     return mask.view_as(scale)

@@ -14,7 +14,7 @@ import torch
 from ..entropy import PrefixDecoder, SymbolDecoder, SymbolEncoder, Tables, integer_tables, read_varint, state_crc, write_varint
 from ..errors import StanhlicError
 from ..priors import gaussian_mass, scale_indexes, scale_middles, scale_table
-from ..sync import DESYNC, marks, marks_length, settle
+from ..sync import DESYNC, marks, settle, split_marks
 from .masking import RANKINGS, coding_order, quality_mask
 from .model import RANGE, Z_RANGE, ProgressiveModel, Residual, predict, quantise
 from .networks import base_pass
@@ -115,12 +115,12 @@ def read_base(
 ) -> Residual:         # state before any of the residual
     """Decode the base; raises `StanhlicError` on damaged bytes or if the scales differ from the encoder's by more than close calls."""
     level = model.config.level
-    each = marks_length(16 * shape[2] * shape[3] * level.latent // level.slices)
-    decoder, seen = SymbolDecoder(data[each * level.slices:]), []
+    told, coded = split_marks(data, level.slices, 16 * shape[2] * shape[3] * level.latent // level.slices)
+    decoder, seen = SymbolDecoder(coded or b""), []  # marks cut short agree with nothing
     read = lambda rows, t, limit, form: torch.from_numpy((decoder.decode(rows, t) - limit).reshape(form)).to(device, torch.float32)
     z_hat = read(_z_rows(shape), z_tables, Z_RANGE, shape) + model.entropy_bottleneck.medians()
     def code(i, mean, scale):
-        seen.append(agreed(scale, data[i * each:][:each])[1])
+        seen.append(agreed(scale, told[i])[1])
         return read(seen[-1], tables, RANGE, mean.shape) + mean
     base, params = base_pass(model, z_hat, code)
     if state_crc(*seen) ^ tables.crc ^ z_tables.crc != check: raise StanhlicError(DESYNC)
@@ -165,9 +165,9 @@ def begin_stage(
     rems, slices = model.config.rems, model.config.level.slices
     scale, rows = agreed(state.scale, told)
     state = replace(state, scale=scale)
-    order = coding_order(state.scale[0], ranking, slices, state.sent[0])
+    order = coding_order(state.scale[0], ranking, slices, state.sent[0], rows=rows[0])
     if number < len(rems):
-        wanted = quality_mask(state.scale, rems[number], ranking, slices, state.sent)
+        wanted = quality_mask(state.scale, rems[number], ranking, slices, state.sent, rows)
         order = order[wanted.cpu().numpy().ravel()[order]]
     return Stage(state, order, rows.ravel()[order], marks(rows))
 
@@ -224,24 +224,23 @@ class Reader:
 
     def __init__(self, model: ProgressiveModel, state: Residual, layout: Layout, tables: Tables):
         self.model, self.start, self.layout, self.tables, self.stages, self.symbols = model, state, layout, tables, [], []
-        self.each = marks_length(state.scale.numel())
 
-    def _begin(self, told: bytes, before):
-        "The next stage, from its marks and the symbols of the stage before"
+    def _begin(self, told: list, before):
+        "The next stage, from the marks of all and the symbols of the stage before"
         number, ranking = len(self.stages), self.layout.ranking
         if number + 1 >= len(self.layout.checks): raise StanhlicError(DESYNC)
-        stage = next_stage(self.model, self.stages[-1], before, number, ranking, told) if number else begin_stage(self.model, self.start, 0, ranking, told)
+        stage = next_stage(self.model, self.stages[-1], before, number, ranking, told[number]) if number else begin_stage(self.model, self.start, 0, ranking, told[0])
         if stage.check != self.layout.checks[number + 1]: raise StanhlicError(DESYNC)
         self.stages.append(stage)
 
     def read(self, stream: bytes, complete: bool) -> int:
         """Take the stream as it stands, longer or shorter than before; returns the number of elements that it determines."""
-        head, found = self.each * (len(self.layout.checks) - 1), []
-        left = self.layout.elements if len(stream) >= head else 0
-        decoder = (SymbolDecoder if complete else PrefixDecoder)(stream[head:])
+        told, coded = split_marks(stream, len(self.layout.checks) - 1, self.start.scale.numel())
+        left, found = 0 if coded is None else self.layout.elements, []
+        decoder = (SymbolDecoder if complete else PrefixDecoder)(coded or b"")
         while left:
             number = len(found)
-            if number == len(self.stages): self._begin(stream[number * self.each:][:self.each], found and found[-1])
+            if number == len(self.stages): self._begin(told, found and found[-1])
             rows = self.stages[number].rows[:left]
             if not len(rows): raise StanhlicError("the file claims more elements than the picture has; it is damaged, fetch it again")
             symbols = decoder.decode(rows, self.tables, in_order=True) if complete else decoder.decode(rows, self.tables)

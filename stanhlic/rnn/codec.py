@@ -17,7 +17,7 @@ import torch
 from ..container import Header, Prefix, pack, unpack_prefix
 from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, encode_integers, integer_tables, state_crc, write_varint
 from ..errors import StanhlicError
-from ..sync import exact
+from ..sync import DESYNC, exact
 from ..images import pad, to_array, to_tensor, unpad
 from ..priors import FactorizedPrior, gaussian_mass, scale_indexes, scale_middles
 from .model import RnnHyper, build_model, check_layers, factorized_likelihood, gaussian_likelihood, scale_and_mean
@@ -325,8 +325,7 @@ def _decode_layer(d: Decoder, k: int):
         z_hat = read_block(d._found.chunks[2 * k], channel_rows((1, config.hyper, h, w)), tables) + medians
         _, mean, rows, s["hd"] = codec.scales(z_hat, s["hd"])
         used, chunk = (tables, gaussian_tables()), d._found.chunks[2 * k + 1]
-    if chunk[:4] != check_value(rows, *used):
-        raise StanhlicError("this machine computes other scales than the encoder's did; decode with the versions and the kind of machine that wrote the file")
+    if chunk[:4] != check_value(rows, *used): raise StanhlicError(DESYNC)
     v = read_block(chunk[4:], rows, used[-1])
     correction, s["d"] = codec.run(codec.model.dec, ((v.double() if torch.is_tensor(mean) and mean.dtype == torch.float64 else v) + mean).float(), s["d"])
     if d._x_hat is None: d._x_hat = torch.full_like(correction, 0.5)

@@ -14,7 +14,7 @@ from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, enc
 from ..errors import StanhlicError
 from ..images import pad, to_array, to_tensor, unpad
 from ..priors import bits, scale_indexes, scale_table
-from ..sync import DESYNC, exact, marks, marks_length, settle
+from ..sync import DESYNC, exact, marks, settle, split_marks
 from .model import STEPS, Position, StanhModel, build_model, evaluate_at, position_of, quality_of, shifted
 from .rate import coding_tables, factorized_pmf, from_symbols, gaussian_pmf, to_symbols
 
@@ -75,15 +75,14 @@ def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend
     """Decode ŷ for z of `shape`; raises `StanhlicError` if the scale indexes differ from the encoder's."""
     elements = shape[2] * shape[3] * 16 * net.config.latent
     escapes, offset = decode_integers(payload, elements + int(np.prod(shape)))
-    each = marks_length(elements // net.config.slices)
-    start = offset + each * net.config.slices
-    if start > len(payload): raise StanhlicError("the coded picture is too short; the file is damaged")
-    escapes, decoder, seen = list(escapes), SymbolDecoder(payload[start:]), []
+    told, coded = split_marks(payload[offset:], net.config.slices, elements // net.config.slices)
+    if coded is None: raise StanhlicError("the coded picture is too short; the file is damaged")
+    escapes, decoder, seen = list(escapes), SymbolDecoder(coded), []
     medians = shifted(net.entropy_bottleneck)[1] if extend else 0.0
     k = _read(decoder, escapes, _channel_rows(shape), tz, qz.num_levels)
     z_hat = qz.dequantize(torch.from_numpy(k)).to(device) + medians
     def code(i, mean, scale):
-        rows = settle(_as_index(scale_indexes(scale)), scale, payload[offset + i * each:][:each])
+        rows = settle(_as_index(scale_indexes(scale)), scale, told[i])
         seen.append(rows.ravel())
         k = _read(decoder, escapes, rows, ty, qy.num_levels)
         return qy.dequantize(torch.from_numpy(k)).to(device) + mean
