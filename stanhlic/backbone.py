@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ZOU22', 'ZOU22_COMPACT', 'Zou22Config', 'GDN', 'relative_positions', 'to_windows', 'from_windows', 'shift_mask',
            'WindowAttention', 'ResidualUnit', 'AttentionGate', 'analysis', 'synthesis', 'hyper_analysis',
-           'hyper_synthesis', 'slice_network', 'Zou22', 'add_noise', 'round_ste', 'initialise', 'block_components',
-           'awake', 'rate']
+           'hyper_synthesis', 'slice_network', 'FixedRate', 'add_noise', 'round_ste', 'Zou22', 'initialise',
+           'block_components', 'awake', 'rate']
 
 # %% ../nbs/core/05_backbone.ipynb #6fa91466
 from dataclasses import dataclass
@@ -227,42 +227,11 @@ def slice_network(
     layers = [m for a, b in zip(widths, widths[1:]) for m in (nn.Conv2d(a, b, 3, padding=1), nn.GELU())]
     return nn.Sequential(*layers[:-1])
 
-# %% ../nbs/core/05_backbone.ipynb #ffe987b1
-class Zou22(nn.Module):
-    """The backbone of Zou et al. (2022) with hyperprior, channel slices and latent residual prediction.
+# %% ../nbs/core/05_backbone.ipynb #97943b34
+class FixedRate(nn.Module):
+    """A codec of one rate: called as `model(x)`, a dict with `x_hat` and the `likelihoods` of `y` and `z`.
 
-    Images are [N, 3, H, W] in [0, 1] with H and W multiples of 64. Called as `model(x)` it is the fixed-rate codec:
-    a dict with `x_hat` and `likelihoods` of `y` and `z`; noise stands for rounding in the rate while training."""
-
-    predictors = ("h_a", "h_mean_s", "h_scale_s", "cc_mean_transforms", "cc_scale_transforms", "lrp_transforms")  # trained at `lr_predictors`
-
-    def __init__(
-        self,
-        config: Zou22Config = ZOU22,
-    ):
-        super().__init__()
-        self.config, c = config, config
-        self.g_a, self.g_s, self.h_a = analysis(c), synthesis(c), hyper_analysis(c)
-        self.h_mean_s, self.h_scale_s, supports = hyper_synthesis(c), hyper_synthesis(c), [min(i, c.support) for i in range(c.slices)]
-        self.cc_mean_transforms = nn.ModuleList(slice_network(c, s) for s in supports)
-        self.cc_scale_transforms = nn.ModuleList(slice_network(c, s) for s in supports)
-        self.lrp_transforms = nn.ModuleList(slice_network(c, s + 1) for s in supports)
-        self.entropy_bottleneck = FactorizedPrior(c.width)
-
-    def latents(
-        self,
-        z_hat: torch.Tensor,  # decoded side information [N, N, H/64, W/64]
-        code: Callable,       # (i, mean, scale) -> slice; writes, reads or simulates a slice
-    ) -> torch.Tensor:        # ŷ [N, M, H/16, W/16]
-        """Run the slice loop; `code` supplies each quantised slice given its predicted mean and scale."""
-        mean_feature, scale_feature, done = self.h_mean_s(z_hat), self.h_scale_s(z_hat), []
-        for i, (cc_mean, cc_scale, lrp) in enumerate(zip(self.cc_mean_transforms, self.cc_scale_transforms, self.lrp_transforms)):
-            support = done[:self.config.support]
-            means = torch.cat([mean_feature, *support], 1)
-            mean, scale = cc_mean(means), cc_scale(torch.cat([scale_feature, *support], 1))
-            y_hat = code(i, mean.float(), lower_bound(scale.float(), SCALE_MIN))
-            done.append(y_hat + 0.5 * torch.tanh(lrp(torch.cat([means, y_hat.to(means.dtype)], 1))))
-        return torch.cat(done, 1)
+    Images are [N, 3, H, W] in [0, 1] with H and W multiples of 64; noise stands for rounding in the rate while training."""
 
     def forward(self, x):
         y = self.g_a(x)
@@ -296,6 +265,40 @@ def add_noise(v: torch.Tensor, training: bool) -> torch.Tensor:
 def round_ste(v: torch.Tensor) -> torch.Tensor:
     """v rounded, with the gradient of the identity."""
     return v + (torch.round(v) - v).detach()
+
+# %% ../nbs/core/05_backbone.ipynb #92aba61a
+class Zou22(FixedRate):
+    """The backbone of Zou et al. (2022) with hyperprior, channel slices and latent residual prediction."""
+
+    predictors = ("h_a", "h_mean_s", "h_scale_s", "cc_mean_transforms", "cc_scale_transforms", "lrp_transforms")  # trained at `lr_predictors`
+
+    def __init__(
+        self,
+        config: Zou22Config = ZOU22,
+    ):
+        super().__init__()
+        self.config, c = config, config
+        self.g_a, self.g_s, self.h_a = analysis(c), synthesis(c), hyper_analysis(c)
+        self.h_mean_s, self.h_scale_s, supports = hyper_synthesis(c), hyper_synthesis(c), [min(i, c.support) for i in range(c.slices)]
+        self.cc_mean_transforms = nn.ModuleList(slice_network(c, s) for s in supports)
+        self.cc_scale_transforms = nn.ModuleList(slice_network(c, s) for s in supports)
+        self.lrp_transforms = nn.ModuleList(slice_network(c, s + 1) for s in supports)
+        self.entropy_bottleneck = FactorizedPrior(c.width)
+
+    def latents(
+        self,
+        z_hat: torch.Tensor,  # decoded side information [N, N, H/64, W/64]
+        code: Callable,       # (i, mean, scale) -> slice; writes, reads or simulates a slice
+    ) -> torch.Tensor:        # ŷ [N, M, H/16, W/16]
+        """Run the slice loop; `code` supplies each quantised slice given its predicted mean and scale."""
+        mean_feature, scale_feature, done = self.h_mean_s(z_hat), self.h_scale_s(z_hat), []
+        for i, (cc_mean, cc_scale, lrp) in enumerate(zip(self.cc_mean_transforms, self.cc_scale_transforms, self.lrp_transforms)):
+            support = done[:self.config.support]
+            means = torch.cat([mean_feature, *support], 1)
+            mean, scale = cc_mean(means), cc_scale(torch.cat([scale_feature, *support], 1))
+            y_hat = code(i, mean.float(), lower_bound(scale.float(), SCALE_MIN))
+            done.append(y_hat + 0.5 * torch.tanh(lrp(torch.cat([means, y_hat.to(means.dtype)], 1))))
+        return torch.cat(done, 1)
 
 # %% ../nbs/core/05_backbone.ipynb #5c78f0ee
 @torch.no_grad()

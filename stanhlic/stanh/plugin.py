@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 import torch
 import torch.nn as nn
+from ..backbone import FixedRate
 from ..errors import StanhlicError
 from ..priors import SCALE_MIN, FactorizedPrior, lower_bound
 
@@ -58,7 +59,7 @@ class _OfMagnitude(nn.Sequential):
     """Layers applied to |y|."""
     def forward(self, y): return super().forward(y.abs())
 
-class Host(nn.Module):
+class Host(FixedRate):
     """A CompressAI hyperprior model as an anchor of `StanhModel`; the networks keep CompressAI's key names."""
 
     def __init__(self, config: HostConfig, g_a, h_a, h_s, g_s, prior: FactorizedPrior):
