@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['COLOURS', 'KINDS', 'METRICS', 'colour', 'style', 'Curve', 'from_results', 'plot_rd', 'plain', 'save_figure']
 
-# %% ../nbs/core/08b_plots.ipynb #9bc03963
-import io, json, math, warnings, zlib
+# %% ../nbs/core/08b_plots.ipynb #5b2f3f23
+import io, json, math, zlib
 from dataclasses import dataclass
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from .errors import StanhlicError
 from .images import atomic_write
-from .metrics import bd_rate, to_db
+from .metrics import to_db
+from .records import against, percent
 
-# %% ../nbs/core/08b_plots.ipynb #8a539cca
+# %% ../nbs/core/08b_plots.ipynb #e2302672
 COLOURS = {
-    "stanh": "#D55E00", "stanh-fixed": "#000000", "stanh-manual": "#E69F00", "rnn": "#009E73", "progressive": "#0072B2",
+    "stanh": "#D55E00", "stanh-fixed": "#000000", "stanh-manual": "#E69F00", "stanh-msssim": "#AA3377", "rnn": "#009E73", "progressive": "#0072B2",
     "jpeg": "#999999", "jpeg2000": "#CC79A7", "webp": "#56B4E9", "avif": "#A58A00", "av1": "#A58A00",
     "vtm": "#4D4D4D", "hm": "#B0B0B0", "bpg": "#7B6A58", "zou22": "#332288", "mbt2018": "#882255", "bmshj2018": "#44AA99",
     "mlic": "#117733", "elic": "#999933", "tcm": "#AA4499", "cheng2020": "#DDAA33", "dpict": "#AA4499", "ctc": "#117733",
@@ -93,13 +94,10 @@ def from_results(
 def _bd(curve, reference, metric, method):
     "BD-rate against the reference, or why there is none: (dict, text for the legend)"
     if curve.kind == "smoke": return {"bd_rate": None, "bd_note": "a smoke run has no BD-rate"}, ""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            bd = bd_rate(reference.bpp, reference.quality(metric), curve.bpp, curve.quality(metric), method)
-    except StanhlicError as e: return {"bd_rate": None, "bd_note": str(e)}, "BD n/a"
-    note = "" if bd.overlap >= 0.5 else f" ({bd.overlap:.0%} overlap)"
-    return {"bd_rate": bd.value, "bd_low_db": bd.low, "bd_high_db": bd.high, "bd_overlap": bd.overlap}, f"{bd.value:+.1f} %".replace("-", "−") + note
+    bd = against(curve, reference, metric, method)
+    if bd["value"] is None: return {"bd_rate": None, "bd_note": bd["why"]}, "BD n/a"
+    note = "" if bd["overlap"] >= 0.5 else f" ({bd['overlap']:.0%} overlap)"
+    return {"bd_rate": bd["value"], "bd_low_db": bd["low"], "bd_high_db": bd["high"], "bd_overlap": bd["overlap"]}, percent(bd["value"]) + note
 
 def _draw(ax, curve, y, xlim, ylim):
     "One curve with the mark of its kind; returns its name with the kind"

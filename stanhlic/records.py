@@ -57,13 +57,13 @@ def against(
     metric: str = "psnr",  # psnr or ms-ssim
     method: str = "pchip", # pchip, akima or cubic
 ) -> dict:                 # value (percent of rate, or None), low, high (dB), overlap, or why
-    """BD-rate of a curve against another, without warnings; `why` says what is in the way."""
-    from stanhlic.metrics import bd_rate
+    """BD-rate of a curve against another, each without the points that another of its own beats; `why` says what is in the way."""
+    from stanhlic.metrics import bd_rate, pareto
     if tested.quality(metric) is None or reference.quality(metric) is None: return {"value": None, "why": f"no {metric}"}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of little overlap; the row says it
-            return bd_rate(reference.bpp, reference.quality(metric), tested.bpp, tested.quality(metric), method)._asdict()
+            return bd_rate(*(v for c in (reference, tested) for v in pareto(c.bpp, c.quality(metric))), method)._asdict()
     except StanhlicError as e: return {"value": None, "why": str(e)}
 
 # %% ../nbs/core/08e_records.ipynb #3c22d95f

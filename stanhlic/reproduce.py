@@ -107,7 +107,7 @@ def state_of(
     import papermill
     path, given = Path(folder or papers_folder()) / entry["notebook"], check_parameters(entry, profile, folder)
     code = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    inputs = {p: hashlib.sha256(read_bytes(p)).hexdigest() if Path(p).is_file() else None for p in entry.get("inputs", [])}
+    inputs = {p: {k: v for k, v in (figure_numbers(p) or {}).items() if k != "made_by"} for p in entry.get("inputs", [])}
     parts = [VERSIONS.get(entry["paper"], VERSIONS), code, given, inputs, _models(entry, given, papermill.inspect_notebook(str(path)))]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
