@@ -97,6 +97,13 @@ def _models(entry, given, known):
     name = given.get("model", known["model"]["default"].strip("\"'")) if "model" in known else None
     return {name: marks.get(name, "missing")} if name else {}
 
+
+def _input(path):
+    "What a file that an item reads holds; of numbers of another item, without what made them"
+    if not path.is_file(): return None
+    if path.suffix != ".json": return hashlib.sha256(read_bytes(path)).hexdigest()
+    return {k: v for k, v in figure_numbers(path).items() if k != "made_by"}
+
 # %% ../nbs/core/08d_reproduce.ipynb #11f8eacb
 def state_of(
     entry: dict,                       # of the registry
@@ -107,7 +114,7 @@ def state_of(
     import papermill
     path, given = Path(folder or papers_folder()) / entry["notebook"], check_parameters(entry, profile, folder)
     code = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    inputs = {p: {k: v for k, v in (figure_numbers(p) or {}).items() if k != "made_by"} for p in entry.get("inputs", [])}
+    inputs = {p: _input(Path(p)) for p in entry.get("inputs", [])}
     parts = [VERSIONS.get(entry["paper"], VERSIONS), code, given, inputs, _models(entry, given, papermill.inspect_notebook(str(path)))]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
