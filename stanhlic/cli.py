@@ -445,11 +445,12 @@ def _reproduce(
     profile: Annotated[str, typer.Option(metavar="P", help="smoke (seconds), compact (shipped models) or paper (full size).")] = "smoke",
     show: Annotated[bool, typer.Option("--list", help="List the items and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
+    touch: Annotated[bool, typer.Option("--touch", help="Run nothing: declare that what changed since moved no number.")] = False,
 ):
     """Run the notebook behind a table or figure of the papers.
 
-    The executed notebook is kept in ./runs, the picture and its numbers in ./figures. What its notebook, parameters, inputs
-    and weights have made already is not run again.
+    The executed notebook is kept in ./runs, the picture and its numbers in ./figures. An item whose notebook, parameters, code,
+    weights, data and inputs are those that made it is not run again; --list says which of them changed.
 
     \b
     Examples:
@@ -457,17 +458,18 @@ def _reproduce(
       stanhlic reproduce stanh/rd_kodak --profile compact
       stanhlic reproduce --profile smoke
     """
-    from stanhlic.reproduce import find_item, list_items, reproduce, shown, verdicts
+    from stanhlic.reproduce import find_item, list_items, outdated, reproduce, shown, verdicts
     if show:
         items = [find_item(item)] if item else list_items()
         minutes = lambda e: ", ".join(f"{k} {v:g}" for k, v in (e["minutes"] or {}).items())
-        typer.echo(_table([(e["id"], e["status"], minutes(e), e["title"]) for e in items], ("item", "status", "minutes", "title")))
+        changed = lambda e: ", ".join(outdated(e, "compact")) if "compact" in e["parameters"] else ""
+        typer.echo(_table([(e["id"], e["status"], minutes(e), changed(e), e["title"]) for e in items], ("item", "status", "minutes", "changed since", "title")))
         for e in items: typer.echo(f"\n{e['id']}: {e['paper']}, {e['item']}\n  claim  {e['claim']}\n  needs  {e['needs']}")
         return
-    rows = reproduce(item, profile, force=force)
+    rows = reproduce(item, profile, force=force, touch=touch)
     typer.echo(_table([(r["id"], r["outcome"], f"{r['seconds']:.0f} s", " ".join(r["outputs"]) or r["detail"]) for r in rows], ("item", "outcome", "time", "see")))
     held = {True: "yes", False: "no", None: "not measured"}
-    checks = [v for r in rows if r["outcome"] in ("done", "up to date") for v in verdicts(find_item(r["id"]))]
+    checks = [v for r in rows if r["outcome"] in ("done", "up to date", "touched") for v in verdicts(find_item(r["id"]))]
     if checks: typer.echo("\n" + _table([(v["says"], shown(v["published"], v["unit"]), shown(v["ours"], v["unit"]), shown(v["difference"], v["unit"]), held[v["holds"]], v["kind"] or "")
                                          for v in checks], ("claim", "published", "ours", "difference", "held here", "size")))
     failed = [r for r in rows if r["outcome"] == "failed"]

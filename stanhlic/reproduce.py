@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'STATUSES', 'FIELDS', 'OPTIONAL', 'RULES', 'papers_folder', 'list_items', 'find_item', 'check_parameters',
-           'state_of', 'up_to_date', 'run_item', 'reproduce', 'verdicts', 'shown', 'overview']
+           'state_of', 'outdated', 'run_item', 'reproduce', 'verdicts', 'shown', 'overview']
 
 # %% ../nbs/core/08d_reproduce.ipynb #19a14fc1
 import hashlib
@@ -12,7 +12,8 @@ import json
 import time
 from pathlib import Path
 import stanhlic
-from .container import VERSIONS
+from .caching import code_mark, data_mark, mark
+from .container import KINDS
 from .errors import StanhlicError
 from .images import atomic_write, read_bytes
 from .records import figure_numbers
@@ -97,6 +98,11 @@ def _models(entry, given, known):
     name = given.get("model", known["model"]["default"].strip("\"'")) if "model" in known else None
     return {name: marks.get(name, "missing")} if name else {}
 
+def _photographs(given, known):
+    "Marks of the data sets that a notebook will read"
+    sets = {"kodak": "kodak"} if "n_images" in known else {}
+    if "data" in known: sets["train"] = given.get("data", known["data"]["default"].strip("\"'")) or None
+    return {name: data_mark(data) for name, data in sets.items()}
 
 def _input(path):
     "What a file that an item reads holds; of numbers of another item, without what made them"
@@ -109,33 +115,34 @@ def state_of(
     entry: dict,                       # of the registry
     profile: str,                      # compact or paper
     folder: str | Path | None = None,  # holds the notebooks
-) -> str:                              # 16 hex digits
-    """What a run would depend on, as a hash; raises `StanhlicError` as `check_parameters` does."""
+) -> dict:                             # part -> mark, 16 hex digits
+    """What a run would depend on: notebook, parameters, code, weights, data, inputs; raises `StanhlicError` as `check_parameters` does."""
     import papermill
     path, given = Path(folder or papers_folder()) / entry["notebook"], check_parameters(entry, profile, folder)
+    known, paper = papermill.inspect_notebook(str(path)), entry["paper"]
     code = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    inputs = {p: _input(Path(p)) for p in entry.get("inputs", [])}
-    parts = [VERSIONS.get(entry["paper"], VERSIONS), code, given, inputs, _models(entry, given, papermill.inspect_notebook(str(path)))]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return {"notebook": mark(code), "parameters": mark(given), "code": code_mark("\n".join(code), [paper] if paper in KINDS.values() else KINDS.values()),
+            "weights": mark(_models(entry, given, known)), "data": mark(_photographs(given, known)), "inputs": mark({p: _input(Path(p)) for p in entry.get("inputs", [])})}
 
 # %% ../nbs/core/08d_reproduce.ipynb #a20ca1bd
 def _numbers_file(entry): return next((Path(o) for o in entry["outputs"] if o.endswith(".json")), None)
 
-def up_to_date(
+def outdated(
     entry: dict,                       # of the registry
     profile: str,                      # smoke is never up to date: it writes elsewhere, and takes seconds
     folder: str | Path | None = None,  # holds the notebooks
-) -> bool:
-    """Whether all outputs are there and were made by what is here now."""
+) -> list:                             # parts that differ from what made the outputs; none if up to date
+    """Why an item would run: `outputs` if one is missing, `profile` if another made them, or the parts of `state_of` that changed."""
     path = _numbers_file(entry)
-    if profile == "smoke" or path is None or not all(Path(o).is_file() for o in entry["outputs"]): return False
-    return figure_numbers(path).get("made_by") == {"profile": profile, "state": state_of(entry, profile, folder)}
+    if profile == "smoke" or path is None or not all(Path(o).is_file() for o in entry["outputs"]): return ["outputs"]
+    made, now = figure_numbers(path).get("made_by") or {}, state_of(entry, profile, folder)
+    return ["profile"] * (made.get("profile") != profile) + [part for part in now if made.get(part) != now[part]]
 
-def _stamp(entry, profile, state):
+def _stamp(entry, profile, state, measured=None):
     "Write into the numbers beside the picture what made them"
     path = _numbers_file(entry)
     if profile == "smoke" or path is None or not path.is_file(): return
-    numbers = figure_numbers(path) | {"made_by": {"profile": profile, "state": state}}
+    numbers = figure_numbers(path) | {"made_by": {"profile": profile, **state} | ({"measured": measured} if measured else {})}
     atomic_write(path, (json.dumps(numbers, indent=1, ensure_ascii=False) + "\n").encode())
 
 # %% ../nbs/core/08d_reproduce.ipynb #3933ab57
@@ -174,11 +181,20 @@ def _in_the_way(entry, profile, folder):
     return f"the weights {', '.join(lacking)}, which are not in this installation" if lacking else None
 
 # %% ../nbs/core/08d_reproduce.ipynb #f382fdee
-def _run_one(entry, profile, folder, runs, progress, force, named):
+def _touch(entry, profile, folder):
+    "Declare an item up to date; its numbers keep the marks that they were measured with"
+    path = _numbers_file(entry)
+    made = (path and figure_numbers(path) or {}).get("made_by") or {}
+    if made.get("profile") != profile: raise StanhlicError(f"{entry['id']}: there are no numbers of profile {profile} to declare up to date; run it without --touch")
+    _stamp(entry, profile, state_of(entry, profile, folder), made.get("measured", made))
+
+def _run_one(entry, profile, folder, runs, progress, force, touch, named):
     "Outcome, detail and outputs of one item"
     if lacking := _in_the_way(entry, profile, folder): return "needs", lacking, []
     if profile not in entry["parameters"] and not named: return "left out", f"has no profile {profile}", []
-    if not force and profile in entry["parameters"] and up_to_date(entry, profile, folder): return "up to date", "made by this notebook, these parameters, inputs and weights", entry["outputs"]
+    changed = outdated(entry, profile, folder) if profile in entry["parameters"] and not force else ["asked for"]
+    if not changed: return "up to date", "made by what is here", entry["outputs"]
+    if touch: _touch(entry, profile, folder); return "touched", f"{', '.join(changed)} changed, and by your word no number", entry["outputs"]
     return "done", str(run_item(entry, profile, folder, runs, progress)), entry["outputs"]
 
 # %% ../nbs/core/08d_reproduce.ipynb #c67dbb41
@@ -189,16 +205,17 @@ def reproduce(
     runs: str | Path = "runs",         # where executed copies go
     progress: bool = True,             # draw bars
     force: bool = False,               # run also what is up to date
+    touch: bool = False,               # run nothing: declare that what changed since moved no number
     report=lambda row: None,           # called with each row as it is ready
 ) -> list:                             # rows: id, outcome, seconds, detail, outputs
-    """Run one item or all, each in the current folder; outcome is done, up to date, failed, left out or needs.
+    """Run one item or all, each in the current folder; outcome is done, up to date, touched, failed, left out or needs.
 
     Raises `StanhlicError` for an unknown item or profile."""
     if profile not in PROFILES: raise StanhlicError(f"unknown profile '{profile}'; choose {', '.join(PROFILES)}")
     rows = []
     for entry in [find_item(item, folder)] if item else list_items(folder):
         start = time.perf_counter()
-        try: outcome, detail, outputs = _run_one(entry, profile, folder, runs, progress, force, bool(item))
+        try: outcome, detail, outputs = _run_one(entry, profile, folder, runs, progress, force, touch, bool(item))
         except StanhlicError as e: outcome, detail, outputs = "failed", str(e), []
         rows.append(dict(id=entry["id"], outcome=outcome, seconds=time.perf_counter() - start, detail=detail, outputs=outputs))
         report(rows[-1])

@@ -97,7 +97,7 @@ def _find(data) -> tuple[list, str]:
     if data and Path(data).is_dir(): return [p for p in Path(data).rglob("*") if p.suffix.lower() in READ_SUFFIXES and p.is_file()], "{} photographs"
     name = str(data or "train")
     if name not in list_datasets(): raise StanhlicError(f"{name}: no such folder, nor a data set ({', '.join(list_datasets())})")
-    return find_dataset(name, verify=False), f"data set {name}, {{}} of {{}} photographs"
+    return find_dataset(name), f"data set {name}, {{}} of {{}} photographs"
 
 def training_arrays(
     data: str | Path | list | None,  # folder, files, name of a data set, or None for the data set "train"

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from stanhlic.errors import StanhlicError
-from stanhlic.reproduce import PROFILES, check_parameters, list_items, overview, papers_folder, reproduce, run_item, verdicts
+from stanhlic.reproduce import PROFILES, check_parameters, list_items, outdated, overview, papers_folder, reproduce, run_item, state_of, verdicts
 
 ITEMS = list_items()
 
@@ -120,6 +120,31 @@ def test_up_to_date_until_something_changes(registry, kept, models):
     Path("input.txt").write_text("new"); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
     kept("other", n=2, code=5); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
     Path("figures/kept.json").unlink(); assert outcome(registry) == "done"
+
+
+def test_what_changed_is_named_and_may_be_declared_to_move_no_number(registry, kept, models, monkeypatch):
+    entry = kept("tiny")
+    outcome(registry)
+    monkeypatch.setattr("stanhlic.reproduce.code_mark", lambda *a: "other code")
+    monkeypatch.setattr("stanhlic.reproduce.data_mark", lambda *a: "other photographs")
+    assert outdated(entry, "compact", registry) == ["code"]  # this notebook reads no photographs
+    made = json.loads(Path("figures/kept.json").read_text())["made_by"]
+    assert outcome(registry, touch=True) == "touched" and outdated(entry, "compact", registry) == []
+    now = json.loads(Path("figures/kept.json").read_text())
+    assert now["made_by"]["measured"] == made and now["made_by"]["code"] == "other code" and now["n"] == 2
+    assert outcome(registry, force=True) == "done" and "measured" not in json.loads(Path("figures/kept.json").read_text())["made_by"]
+
+
+def test_nothing_to_declare_is_a_failure(registry, kept, models):
+    kept("tiny")
+    row, = reproduce("toy/kept", "compact", registry, progress=False, touch=True)
+    assert row["outcome"] == "failed" and "run it without --touch" in row["detail"] and not Path("figures").exists()
+
+
+def test_items_depend_on_their_own_room_and_on_their_photographs():
+    states = {e["id"]: state_of(e, "compact") for e in RUNNABLE if "compact" in e["parameters"]}
+    assert states["stanh/anchors"]["data"] != states["stanh/rd_kodak"]["data"] != states["stanh/derivations"]["data"]
+    assert states["stanh/rd_kodak"]["code"] != states["progressive/rd_kodak"]["code"]
 
 
 def test_missing_weights_and_missing_notebooks_are_needs_not_failures(registry, kept):
