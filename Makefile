@@ -26,10 +26,8 @@ $(VENV)/.stamp: settings.ini setup.py pyproject.toml constraints.txt
 	$(BIN)/pip install -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: setup  ## compress, decode and measure real files: figure and table in figures/stanh/ (minutes)
+demo: setup  ## compress, decode and measure real files: a figure and the numbers behind it (minutes)
 	$(BIN)/stanhlic reproduce stanh/rd_kodak --profile compact --force
-	@echo "figure: figures/stanh/rd_kodak.png"
-	@echo "table:  figures/stanh/rd_kodak.json"
 
 test: setup  ## all tests, notebooks included (minutes); TESTS=tests/test_house_rules.py for some
 	$(BIN)/python -m pytest $(TESTS)

@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 import stanhlic
 from .container import KINDS
-from .datasets import list_datasets, load_manifest
+from .datasets import load_manifest
 from .errors import StanhlicError
-from .images import READ_SUFFIXES, atomic_write
+from .images import READ_SUFFIXES, atomic_write, read_bytes
 
 # %% ../nbs/core/07b_caching.ipynb #799ab349
 def mark(
@@ -28,16 +28,18 @@ def bare(
     source: str,  # Python
 ) -> str:         # the same without comments, docstrings and empty lines
     """What a source does, without what it says about itself; raises `SyntaxError` if it is not Python."""
-    lines = source.splitlines()
-    cuts = [(t.start, t.end) for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT]
+    lines, tokens = source.split("\n"), list(tokenize.generate_tokens(io.StringIO(source).readline))
+    cuts = [(t.start, t.end) for t in tokens if t.type == tokenize.COMMENT]
     place = lambda row, column: (row, len(lines[row - 1].encode()[:column].decode()))  # ast counts bytes, tokenize characters
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node, clean=False) is not None:
             doc = node.body[0]
             cuts.append((place(doc.lineno, doc.col_offset), place(doc.end_lineno, doc.end_col_offset)))
     for (top, left), (bottom, right) in sorted(cuts, reverse=True):
-        lines[top - 1:bottom] = [lines[top - 1][:left] + lines[bottom - 1][right:]]
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+        lines[top - 1:bottom] = [lines[top - 1][:left] + lines[bottom - 1][right:], *[""] * (bottom - top)]
+    inside = {row for t in tokens if tokenize.tok_name[t.type] in ("STRING", "FSTRING_MIDDLE") for row in range(t.start[0], t.end[0])}  # lines that end within a string
+    inside -= {row for (top, _), (bottom, _) in cuts for row in range(top, bottom)}
+    return "\n".join(line if row in inside else line.rstrip() for row, line in enumerate(lines, 1) if row in inside or line.strip())
 
 # %% ../nbs/core/07b_caching.ipynb #b09e502e
 _ASIDE = {"stanhlic.importers", "stanhlic.progressive.importers"}
@@ -88,14 +90,14 @@ def code_mark(
 
 # %% ../nbs/core/07b_caching.ipynb #cce40b13
 def data_mark(
-    data: str | Path | list | None,  # name of a data set, folder, files, or None for the data set "train"
+    data: str | Path | list | None,  # folder, files, name of a data set, or None for the data set "train"
 ) -> str:                            # 16 hex digits
     """Mark of photographs: of a data set's manifest, or of what the files hold. Raises `StanhlicError` if there are none."""
-    if not isinstance(data, (list, tuple)) and str(data or "train") in list_datasets():
+    if not isinstance(data, (list, tuple)) and not Path(data or "train").is_dir():
         return mark(sorted((f["path"], f["sha256"]) for f in load_manifest(str(data or "train"))["files"]))
-    files = data if isinstance(data, (list, tuple)) else [p for p in Path(data).rglob("*") if p.suffix.lower() in READ_SUFFIXES]
-    if not files: raise StanhlicError(f"{data}: no photographs there, nor a data set of that name; give a folder that holds some")
-    return mark(sorted((Path(p).name, hashlib.sha256(Path(p).read_bytes()).hexdigest()) for p in files))
+    files = data if isinstance(data, (list, tuple)) else [p for p in Path(data or "train").rglob("*") if p.suffix.lower() in READ_SUFFIXES and p.is_file()]
+    if not files: raise StanhlicError(f"{data}: no photographs there; give a folder that holds some")
+    return mark(sorted((Path(p).name, hashlib.sha256(read_bytes(p)).hexdigest()) for p in files))
 
 # %% ../nbs/core/07b_caching.ipynb #48dc5e96
 def kept_folder(

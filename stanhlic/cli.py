@@ -90,6 +90,10 @@ def _emit(value, text, as_json): typer.echo(json.dumps(value) if as_json else te
 
 def _size(n): return f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n / 1e3:.1f} kB"
 
+def _no_pipe(*paths):
+    "Refuse `-`, which elsewhere stands for a pipe"
+    if "-" in paths: raise StanhlicError("-: is not a file; stanhlic reads and writes files, not pipes")
+
 def _check_target(source, target):
     "Refuse an output that cannot be written before any work is done"
     target = Path(target)
@@ -165,6 +169,7 @@ def _compress(
       stanhlic compress photo.png photo.slic --target-bytes 20000 --json
       stanhlic compress photo.png photo.slic --model rnn-compact --layers 2
     """
+    _no_pipe(source, target)
     given = _one_rate(quality=quality, target_bpp=target_bpp, target_bytes=target_bytes, target_psnr=target_psnr, layers=layers)
     from stanhlic.images import atomic_write, read_image
     from stanhlic.zoo import load_codec, model_path
@@ -204,7 +209,8 @@ def _decompress(
 ):
     """Decompress a .slic file to a picture.
 
-    A file of an rnn or progressive model may be cut: what is there is shown. Any other cut, damaged or foreign file is refused with one line, and nothing is written.
+    A file of an rnn or progressive model may be cut or damaged: what is sound before that is shown, and a note tells of damage and of missing layers.
+    Without a sound header and first layer or base there is no picture: such a file is refused with one line, and nothing is written. So is a stanh file that is not whole, a foreign file, and one with bytes behind its end.
 
     \b
     Examples:
@@ -212,6 +218,7 @@ def _decompress(
       stanhlic decompress photo.slic back.png --model my-model.safetensors
       stanhlic decompress photo.slic rough.png --layers 1
     """
+    _no_pipe(source, target)
     from stanhlic.images import check_writable_suffix, read_bytes, write_image
     from stanhlic.zoo import codec_for
     data = read_bytes(source)
@@ -309,15 +316,17 @@ def _truncate(
       stanhlic truncate photo.slic small.slic --bpp 0.25
       stanhlic truncate photo.slic base.slic --layers 1
     """
+    _no_pipe(source, target)
     given = _one_cut(bytes=num_bytes, bpp=bpp, layers=layers)
     from stanhlic.container import read_header
     from stanhlic.images import atomic_write, read_bytes
+    from stanhlic.metrics import bytes_within
     data = read_bytes(source)
     with _about_file(source):
         header = read_header(data)
         pixels, room = header.height * header.width, _room(header)
         _check_target(source, target)
-        cut = room.truncate(data, layers=layers) if layers else room.truncate(data, given.get("bytes") or int(bpp * pixels / 8))
+        cut = room.truncate(data, layers=layers) if layers else room.truncate(data, given.get("bytes") or bytes_within(bpp, header.height, header.width))
     atomic_write(target, cut)
     done = dict(input=source, output=target, bytes=len(cut), bpp=8 * len(cut) / pixels, height=header.height, width=header.width)
     _emit(done, f"{target}: {len(cut)} of {len(data)} bytes, {done['bpp']:.4f} bpp", as_json)
@@ -341,6 +350,7 @@ def _view(
       stanhlic view photo.slic
       stanhlic view photo.slic -o page.html --original photo.png
     """
+    _no_pipe(source, target, original)
     from stanhlic.container import read_header
     from stanhlic.images import atomic_write, read_bytes, read_image
     from stanhlic.view import make_page
@@ -359,6 +369,15 @@ def _qualities(words):
     "Numbers from words like `0,25,50`"
     try: return [float(w) for word in words for w in word.replace(",", " ").split()]
     except ValueError: raise typer.BadParameter(f"--qualities takes numbers with commas between them, not '{' '.join(words)}'")
+
+# %% ../nbs/core/09_cli.ipynb #58645881
+def _without_similarity(rows):
+    "A note that names the pictures without MS-SSIM, or None"
+    from stanhlic.metrics import MS_SSIM_MIN_SIDE
+    names = list(dict.fromkeys(r["image"] for r in rows if r["ms-ssim-rgb"] is None))
+    if not names: return None
+    who = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"no MS-SSIM, since {who} {'has' if len(names) == 1 else 'have'} a side under {MS_SSIM_MIN_SIDE} pixels"
 
 # %% ../nbs/core/09_cli.ipynb #6c1755e8
 @app.command("eval")
@@ -388,6 +407,7 @@ def _eval(
     rows = [(f"{q:g}", *(show(v, 4) for v in (a, b)), show(p, 2), show(s, 4), show(e, 3), show(d, 3)) for q, a, b, p, s, e, d in
             zip(x["quality"], r["bpp"], x["bpp-estimated"], r["psnr-rgb"], r["ms-ssim-rgb"], r["encoding_time"], r["decoding_time"])]
     typer.echo(_table(rows, ("quality", "bpp", "estimated", "PSNR dB", "MS-SSIM", "encode s", "decode s")))
+    _remark(images, _without_similarity(x["per_image"]))
 
 # %% ../nbs/core/09_cli.ipynb #f5bf0d00
 @app.command("bench")
@@ -411,6 +431,17 @@ def _system(name):
     if name not in there: raise StanhlicError(f"unknown system '{name}'; this stanhlic trains {', '.join(there) or 'none'}")
     return importlib.import_module(f"stanhlic.{name}.training")
 
+# %% ../nbs/core/09_cli.ipynb #edb13148
+def _earlier(out, stage):
+    "Runs of a stage in a folder, in words, or None; a rate point of a stanh model has a folder of its own in it"
+    from stanhlic.training import read_log
+    out = Path(out)
+    last = [p for p in (out / "last.pt", *sorted(out.glob("*/last.pt"))) if p.exists() and (p.parent == out or p.parent.name.startswith(f"{stage}-"))]
+    if not last: return None
+    steps, made = [max([0, *(line["step"] for line in read_log(p.parent / "log.jsonl"))]) for p in last], out / "model.safetensors"
+    finished = made.exists() and made.stat().st_mtime >= max(p.stat().st_mtime for p in last)
+    return f"{'a run' if len(last) == 1 else f'{len(last)} runs'} of {', '.join(map(str, steps))} steps ({'' if finished else 'not '}finished)"
+
 # %% ../nbs/core/09_cli.ipynb #c0631503
 @app.command("train")
 def _train(
@@ -426,7 +457,7 @@ def _train(
 ):
     """Train one stage of a system.
 
-    Several machines: `accelerate launch -m stanhlic.cli train ...`.
+    Several machines: `accelerate launch -m stanhlic.cli train ...`. An --out that holds a run is refused, unless --resume goes on with it.
 
     \b
     Examples:
@@ -436,7 +467,11 @@ def _train(
     """
     if wrong := [o for o in overrides or [] if "=" not in o]: raise typer.BadParameter(f"--set takes KEY=VALUE, not '{wrong[0]}'")
     out = out or f"training/{system}-{stage}-{profile}"
-    _system(system).run(stage, profile=profile, data=data, out=out, init=init, resume=resume, device=device, set=list(overrides or []))
+    room, earlier, first = _system(system), _earlier(out, stage), os.environ.get("RANK", "0") == "0"  # of several processes one speaks
+    if earlier and not resume: raise StanhlicError(f"{out}: holds {earlier}; add --resume, or take another --out")
+    if resume and not earlier and first: _remark(out, "holds no run to resume; a new one starts")
+    path = room.run(stage, profile=profile, data=data, out=out, init=init, resume=resume, device=device, set=list(overrides or []))
+    if first: typer.echo(f"{path}: {_size(path.stat().st_size)}")
 
 # %% ../nbs/core/09_cli.ipynb #0cfe6d79
 @app.command("reproduce")

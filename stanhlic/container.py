@@ -16,7 +16,7 @@ from .errors import StanhlicError
 # %% ../nbs/core/04_container.ipynb #b21d4466
 MAGIC = b"SLIC"
 KINDS = {1: "stanh", 2: "rnn", 3: "progressive"}
-VERSIONS = {"stanh": 2, "rnn": 3, "progressive": 3}  # of the format, raised when the bytes of a codec change
+VERSIONS = {"stanh": 2, "rnn": 3, "progressive": 4}  # of the format, raised when the bytes of a codec change
 MAX_SIDE = 65_535             # pixels
 MAX_PIXELS = 2**28            # pixels in all, 16384 x 16384
 MAX_PARAMS = 4096             # bytes
@@ -135,7 +135,10 @@ def unpack_prefix(
         except _Cut: return Prefix(header, chunks, b"", 0, count, False)
         except StanhlicError: return Prefix(header, chunks, b"", 0, count, True)
         payload, end = data[start:start + size], start + size + 4
-        if len(data) < end: return Prefix(header, chunks, payload, size, count, False)
+        if len(data) < end:
+            real = len(data) - start - 4  # what the payload has if it is whole and its length was damaged
+            wrong = real >= 0 and _chunk_crc(crc, len(chunks), write_varint(real), data[start:start + real]) == data[-4:]
+            return Prefix(header, chunks, payload[:real] if wrong else payload, size, count, wrong)
         if _chunk_crc(crc, len(chunks), data[offset:start], payload) != data[end - 4:end]:
             return Prefix(header, chunks, payload, size, count, True)
         chunks.append(payload)

@@ -91,6 +91,7 @@ def image_files(
 ) -> list:               # their paths, sorted by name
     """Image files of a folder by suffix; raises `StanhlicError` if there is none."""
     folder = Path(folder)
+    if folder.is_file(): raise StanhlicError(f"{folder}: is a file; give the folder it is in")
     if not folder.is_dir(): raise StanhlicError(f"{folder}: no such folder")
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READ_SUFFIXES and p.is_file())
     if not files: raise StanhlicError(f"{folder}: holds no image ({' '.join(READ_SUFFIXES)})")

@@ -18,9 +18,10 @@ from .records import against, percent
 
 # %% ../nbs/core/08b_plots.ipynb #e2302672
 COLOURS = {
-    "stanh": "#D55E00", "stanh-fixed": "#000000", "stanh-manual": "#E69F00", "stanh-msssim": "#AA3377", "rnn": "#009E73", "progressive": "#0072B2",
+    "stanh": "#D55E00", "stanh-fixed": "#000000", "stanh-manual": "#E69F00", "stanh-msssim": "#AA3377", "stanh-1a-a60": "#FFB000",
+    "rnn": "#009E73", "rnn-no-hyper": "#785EF0", "progressive": "#0072B2",
     "jpeg": "#999999", "jpeg2000": "#CC79A7", "webp": "#56B4E9", "avif": "#A58A00", "av1": "#A58A00",
-    "vtm": "#4D4D4D", "hm": "#B0B0B0", "bpg": "#7B6A58", "zou22": "#332288", "mbt2018": "#882255", "bmshj2018": "#44AA99",
+    "vtm": "#4D4D4D", "hm": "#B0B0B0", "bpg": "#7B6A58", "zou22": "#332288", "mbt2018": "#882255", "bmshj2018": "#004488",
     "mlic": "#117733", "elic": "#999933", "tcm": "#AA4499", "cheng2020": "#DDAA33", "dpict": "#AA4499", "ctc": "#117733",
     "gain": "#CC6677", "gained": "#CC6677", "evc": "#117733", "scr": "#AA4499", "dcvc": "#88CCEE", "joint-qvrf": "#999933", "qarv": "#6699CC",
 }
@@ -99,16 +100,18 @@ def _bd(curve, reference, metric, method):
     note = "" if bd["overlap"] >= 0.5 else f" ({bd['overlap']:.0%} overlap)"
     return {"bd_rate": bd["value"], "bd_low_db": bd["low"], "bd_high_db": bd["high"], "bd_overlap": bd["overlap"]}, percent(bd["value"]) + note
 
-def _draw(ax, curve, y, xlim, ylim):
-    "One curve with the mark of its kind; returns its name with the kind"
-    looks = {"color": colour(curve.method)} | KINDS[curve.kind]
+def _draw(ax, curve, y):
+    "One curve with the mark of its kind: (line, name for the legend)"
     order = np.argsort(curve.bpp)
-    x, y = np.asarray(curve.bpp, float)[order], y[order]
-    line, = ax.plot(x, y, **looks)
-    word = {"compact": "compact", "smoke": "smoke run"}.get(curve.kind)
-    inside = np.flatnonzero((x < 0.94 * (xlim or (0, np.inf))[1]) & (y < (ylim or (0, np.inf))[1]))
-    if word and inside.size: ax.annotate(word, (x[inside[-1]], y[inside[-1]]), xytext=(4, -7), textcoords="offset points", fontsize=6.5, color=looks["color"])
-    return line, f"{curve.label} ({word or curve.kind})"
+    line, = ax.plot(np.asarray(curve.bpp, float)[order], y[order], **({"color": colour(curve.method)} | KINDS[curve.kind]))
+    return line, f"{curve.label} ({'smoke run' if curve.kind == 'smoke' else curve.kind})"
+
+def _warn(ax, kinds, lines):
+    "A line in the upper left for each kind that must not be taken for a paper's, in their colour where they share one: number of lines"
+    words = [word for kind, word in (("compact", "◆ dashed: compact model"), ("smoke", "× dotted: smoke run")) if kind in kinds]
+    tones = {line.get_color() for kind, line in zip(kinds, lines) if kind in ("compact", "smoke")}
+    if words: ax.text(0.015, 0.985, "\n".join(words), transform=ax.transAxes, va="top", fontsize=8, color=tones.pop() if len(tones) == 1 else "0.25", bbox=dict(facecolor="white", edgecolor="none", alpha=0.85, pad=1.5))
+    return len(words)
 
 # %% ../nbs/core/08b_plots.ipynb #b2d095f6
 def plot_rd(
@@ -134,13 +137,15 @@ def plot_rd(
     lines, names = [], []
     for c in shown:
         y = c.quality(metric)
-        line, name = _draw(ax, c, y, xlim, ylim)
+        line, name = _draw(ax, c, y)
         bd, text = ({}, "") if anchor is None else ({}, "reference") if c is anchor else _bd(c, anchor, metric, bd_method)
         lines.append(line); names.append(f"{name}  {text}".rstrip())
         numbers["curves"].append({"method": c.method, "kind": c.kind, "label": c.label, "source": c.source, "bpp": c.bpp, f"{metric}_db": y, **bd})
+    above = 0.07 * _warn(ax, [c.kind for c in shown], lines)
     place = dict(loc="upper left", bbox_to_anchor=(1.01, 1)) if len(names) > 6 else dict(loc="lower right")
     ax.legend(lines, names, title=f"BD-rate against {reference} ({bd_method})" if reference else None, alignment="left", **place)
     ax.set(xlabel="rate (bits per pixel)", ylabel=METRICS[metric], title=title or "", xlim=xlim, ylim=ylim)
+    if ylim is None: ax.set_ylim(top=ax.get_ylim()[1] + above * np.ptp(ax.get_ylim()))
     return ax, numbers
 
 # %% ../nbs/core/08b_plots.ipynb #dd36c637

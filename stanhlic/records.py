@@ -91,12 +91,13 @@ def table(
 def figure_numbers(
     path: str | Path,  # .json beside a picture
 ) -> dict | None:      # None if it is not there
-    """The numbers behind a figure; raises `StanhlicError` if the file is no JSON."""
+    """The numbers behind a figure, looked for here and in the folders above; raises `StanhlicError` if the file is no JSON."""
     import json
     from stanhlic.images import read_bytes
-    if not Path(path).is_file(): return None
-    try: return json.loads(read_bytes(path))
-    except ValueError as e: raise StanhlicError(f"{path}: not JSON; remove it and run its item again") from e
+    found = next((p for p in (folder / path for folder in (Path.cwd(), *Path.cwd().parents)) if p.is_file()), None)
+    if found is None: return None
+    try: return json.loads(read_bytes(found))
+    except ValueError as e: raise StanhlicError(f"{found}: not JSON; remove it and run its item again") from e
 
 # %% ../nbs/core/08e_records.ipynb #5b49865e
 def measured(

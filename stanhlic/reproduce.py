@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'STATUSES', 'FIELDS', 'OPTIONAL', 'RULES', 'papers_folder', 'list_items', 'find_item', 'check_parameters',
-           'state_of', 'outdated', 'run_item', 'reproduce', 'verdicts', 'shown', 'overview']
+           'state_of', 'outdated', 'stands_in', 'run_item', 'reproduce', 'verdicts', 'shown', 'overview']
 
 # %% ../nbs/core/08d_reproduce.ipynb #19a14fc1
 import hashlib
@@ -14,6 +14,7 @@ from pathlib import Path
 import stanhlic
 from .caching import code_mark, data_mark, mark
 from .container import KINDS
+from .datasets import has_dataset
 from .errors import StanhlicError
 from .images import atomic_write, read_bytes
 from .records import figure_numbers
@@ -44,7 +45,7 @@ def _check_item(entry, path):
     if entry["notebook"] is None and (entry["status"] != "needs" or entry["parameters"] or entry["outputs"]): refuse("without a notebook its status is needs, and it has neither parameters nor outputs")
     if entry["notebook"] and (not entry["parameters"] or set(entry["parameters"]) - set(PROFILES)): refuse(f"profiles are {', '.join(PROFILES)}")
     for check in entry.get("checks", []):
-        if set(check) - {"says", "published", "ours", "unit", *RULES} or not {"says", "ours"} <= set(check) or sum(r in check for r in RULES) != 1: refuse(f"a check has says, ours, perhaps published and unit, and one of {', '.join(RULES)}")
+        if set(check) - {"says", "published", "ours", "unit", "size", *RULES} or not {"says", "ours"} <= set(check) or sum(r in check for r in RULES) != 1: refuse(f"a check has says, ours, perhaps published, unit and size, and one of {', '.join(RULES)}")
     return entry
 
 # %% ../nbs/core/08d_reproduce.ipynb #873c88a4
@@ -106,11 +107,12 @@ def _photographs(given, known):
 
 def _input(path):
     "What a file that an item reads holds; of numbers of another item, without what made them"
-    if not path.is_file(): return None
-    if path.suffix != ".json": return hashlib.sha256(read_bytes(path)).hexdigest()
-    return {k: v for k, v in figure_numbers(path).items() if k != "made_by"}
+    if path.suffix != ".json": return hashlib.sha256(read_bytes(path)).hexdigest() if path.is_file() else None
+    return {k: v for k, v in (figure_numbers(path) or {}).items() if k != "made_by"}
 
 # %% ../nbs/core/08d_reproduce.ipynb #11f8eacb
+def _python(source): return "\n".join("" if line.lstrip()[:1] in ("%", "!") else line for line in source.splitlines())  # without what only IPython reads
+
 def state_of(
     entry: dict,                       # of the registry
     profile: str,                      # compact or paper
@@ -120,7 +122,7 @@ def state_of(
     import papermill
     path, given = Path(folder or papers_folder()) / entry["notebook"], check_parameters(entry, profile, folder)
     known, paper = papermill.inspect_notebook(str(path)), entry["paper"]
-    code = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    code = [_python("".join(c["source"])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     return {"notebook": mark(code), "parameters": mark(given), "code": code_mark("\n".join(code), [paper] if paper in KINDS.values() else KINDS.values()),
             "weights": mark(_models(entry, given, known)), "data": mark(_photographs(given, known)), "inputs": mark({p: _input(Path(p)) for p in entry.get("inputs", [])})}
 
@@ -142,10 +144,21 @@ def _stamp(entry, profile, state, measured=None):
     "Write into the numbers beside the picture what made them"
     path = _numbers_file(entry)
     if profile == "smoke" or path is None or not path.is_file(): return
+    if figure_numbers(path).get("kind") == "smoke": return
     numbers = figure_numbers(path) | {"made_by": {"profile": profile, **state} | ({"measured": measured} if measured else {})}
     atomic_write(path, (json.dumps(numbers, indent=1, ensure_ascii=False) + "\n").encode())
 
 # %% ../nbs/core/08d_reproduce.ipynb #3933ab57
+def stands_in(
+    entry: dict,                       # of the registry
+    profile: str,                      # smoke, compact or paper
+    folder: str | Path | None = None,  # holds the notebooks
+) -> bool:
+    """Whether the sample photograph would stand in for Kodak, where numbers were asked for."""
+    import papermill
+    if profile == "smoke" or entry["notebook"] is None: return False
+    return "n_images" in papermill.inspect_notebook(str(Path(folder or papers_folder()) / entry["notebook"])) and not has_dataset("kodak")
+
 def run_item(
     entry: dict,                       # of the registry
     profile: str = "smoke",            # smoke, compact or paper
@@ -153,12 +166,13 @@ def run_item(
     runs: str | Path = "runs",         # where the executed copy goes
     progress: bool = True,             # draw a bar
 ) -> Path:                             # the executed copy
-    """Run one item's notebook in the current folder.
+    """Run one item's notebook in the current folder; without Kodak its outputs go to a folder beside the copy.
 
     Raises `StanhlicError` as `check_parameters` does, or if the notebook fails."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     given, state = check_parameters(entry, profile, folder), state_of(entry, profile, folder)
+    if stands_in(entry, profile, folder): given, state = given | {"out": str(Path(runs) / "figures" / entry["paper"])}, None
     record = Path(runs) / f"{entry['id']}.{profile}.ipynb"
     record.parent.mkdir(parents=True, exist_ok=True)
     try: papermill.execute_notebook(str(Path(folder or papers_folder()) / entry["notebook"]), str(record), given, cwd=str(Path.cwd()),
@@ -167,7 +181,7 @@ def run_item(
         said = (str(e.evalue).strip().splitlines() or [""])[-1]
         raise StanhlicError(f"{entry['id']} failed: {e.ename}: {said}; see {record}") from e
     except (DeadKernelError, CellTimeoutError) as e: raise StanhlicError(f"{entry['id']} failed: its kernel died, often for want of memory; see {record}") from e
-    _stamp(entry, profile, state)
+    if state: _stamp(entry, profile, state)
     return record
 
 # %% ../nbs/core/08d_reproduce.ipynb #7d476d04
@@ -195,7 +209,9 @@ def _run_one(entry, profile, folder, runs, progress, force, touch, named):
     changed = outdated(entry, profile, folder) if profile in entry["parameters"] and not force else ["asked for"]
     if not changed: return "up to date", "made by what is here", entry["outputs"]
     if touch: _touch(entry, profile, folder); return "touched", f"{', '.join(changed)} changed, and by your word no number", entry["outputs"]
-    return "done", str(run_item(entry, profile, folder, runs, progress)), entry["outputs"]
+    record = run_item(entry, profile, folder, runs, progress)
+    if not stands_in(entry, profile, folder): return "done", str(record), entry["outputs"]
+    return "smoke", "no Kodak on this machine, the sample photograph stood in: set STANHLIC_DATA or fetch('kodak')", [str(Path(runs, "figures", entry["paper"], Path(o).name)) for o in entry["outputs"]]
 
 # %% ../nbs/core/08d_reproduce.ipynb #c67dbb41
 def reproduce(
@@ -208,7 +224,7 @@ def reproduce(
     touch: bool = False,               # run nothing: declare that what changed since moved no number
     report=lambda row: None,           # called with each row as it is ready
 ) -> list:                             # rows: id, outcome, seconds, detail, outputs
-    """Run one item or all, each in the current folder; outcome is done, up to date, touched, failed, left out or needs.
+    """Run one item or all, each in the current folder; outcome is done, smoke, up to date, touched, failed, left out or needs.
 
     Raises `StanhlicError` for an unknown item or profile."""
     if profile not in PROFILES: raise StanhlicError(f"unknown profile '{profile}'; choose {', '.join(PROFILES)}")
@@ -239,6 +255,7 @@ def _shipped():
 def _holds(value, check):
     if value is None: return None
     if "is" in check: return value == check["is"]
+    if not isinstance(value, (int, float)): return None
     return value <= check["at_most"] if "at_most" in check else value >= check["at_least"]
 
 # %% ../nbs/core/08d_reproduce.ipynb #1795c7fb
@@ -257,7 +274,7 @@ def verdicts(
         number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
         rule = next(r for r in RULES if r in c)
         rows.append(dict(id=entry["id"], says=c["says"], published=theirs, ours=ours, difference=ours - theirs if number(ours) and number(theirs) else None, unit=c.get("unit", ""),
-                         rule=f"{rule.replace('_', ' ')} {c[rule]}", kind=None if ours is None else kind, holds=_holds(ours, c)))
+                         rule=f"{rule.replace('_', ' ')} {c[rule]}", kind=None if ours is None else c.get("size", kind), holds=_holds(ours, c)))
     return rows
 
 # %% ../nbs/core/08d_reproduce.ipynb #406ae4d7
@@ -267,8 +284,11 @@ def shown(
 ) -> str:
     """A value as tables show it."""
     if value is None: return "–"
-    text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:{'+' if unit == '%' else ''}.1f}" if isinstance(value, float) and unit.startswith("%") else f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    return (f"{text} {unit}".strip() if not isinstance(value, (bool, str)) else text).replace("-", "−")
+    if isinstance(value, bool): return "yes" if value else "no"
+    if isinstance(value, str): return value
+    if isinstance(value, int): text = f"{value:,}"
+    else: text = f"{value:{'+' if unit == '%' else ''}.1f}" if unit.startswith("%") else f"{value:.3g}"
+    return f"{text} {unit}".strip().replace("-", "−")
 
 # %% ../nbs/core/08d_reproduce.ipynb #b6c26820
 def overview(

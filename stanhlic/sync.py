@@ -6,22 +6,34 @@
 __all__ = ['BLOCK', 'REACH', 'DESYNC', 'DOUBTS', 'exact', 'marks', 'marks_length', 'split_marks', 'settle']
 
 # %% ../nbs/core/04b_sync.ipynb #defa5497
-import contextlib, zlib
+import contextlib, threading, zlib
 import numpy as np
 import torch
 from .errors import StanhlicError
 from .priors import scale_indexes, scale_table
 
 # %% ../nbs/core/04b_sync.ipynb #b5510f54
+_turns, _inside, _saved = threading.Lock(), 0, None
+
+def _flags(given=None):
+    "Present settings of the kernels; set them first where they are given"
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if given: cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = given
+    return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32
+
 @contextlib.contextmanager
 def exact():
     """Inference without gradients, in true single precision: no TF32, no autotuned kernels."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    saved = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32
-    cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = False, False, True, False
+    global _inside, _saved
+    with _turns:  # the settings are those of the process: the first to enter changes them, the last to leave puts them back
+        if not _inside: _saved = _flags(); _flags((False, False, True, False))
+        _inside += 1
     try:
         with torch.inference_mode(): yield
-    finally: cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = saved
+    finally:
+        with _turns:
+            _inside -= 1
+            if not _inside: _flags(_saved)
 
 # %% ../nbs/core/04b_sync.ipynb #b0d86fe7
 BLOCK = 2 ** 16       # indexes that share a mark

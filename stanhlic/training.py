@@ -180,8 +180,11 @@ def average(
 # %% ../nbs/core/06_training.ipynb #7d55d096
 def _commit() -> str:
     """Commit of the sources, with a mark if they were changed since."""
-    here = Path(__file__).parent if "__file__" in globals() else None
-    try: return subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=here).stdout.strip() or "not in a repository"
+    here = Path(__file__).resolve() if "__file__" in globals() else None
+    git = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, cwd=here and here.parent)
+    try:
+        if here and git("ls-files", "--error-unmatch", here.name).returncode: return "not in a repository"
+        return git("describe", "--always", "--dirty").stdout.strip() or "not in a repository"
     except OSError: return "no git here"
 
 def provenance(
@@ -221,6 +224,13 @@ def _groups(model, main: list, plan: Plan) -> list[dict]:
     groups = [{"params": [p for p in main if (id(p) in slow) == late], "share": plan.lr_predictors if late else 1.0} for late in (False, True)]
     return [g for g in groups if g["params"]]
 
+# %% ../nbs/core/06_training.ipynb #3808a5a8
+def _moments(optimizer, state: dict):
+    "Restore an optimiser; its learning rates stay those of the plan"
+    rates = [{k: g[k] for k in ("lr", "share") if k in g} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, rates): group.update(own)
+
 # %% ../nbs/core/06_training.ipynb #dde91e3f
 class Trainer:
     """A model in training: what a checkpoint saves and restores."""
@@ -257,9 +267,10 @@ class Trainer:
         """Go on from a saved state; raises `StanhlicError` if it is of another model or stage."""
         try:
             self.inner.load_state_dict(state["model"])
-            for name, value in self.mean.items(): value.copy_(state["mean"][name])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.aux: self.aux.load_state_dict(state["aux"])
+            mean = state["mean"] or state["model"]  # a run without an average starts one from its weights
+            for name, value in self.mean.items(): value.copy_(mean[name])
+            _moments(self.optimizer, state["optimizer"])
+            if self.aux: _moments(self.aux, state["aux"])
             if self.schedule: self.schedule.load_state_dict(state["schedule"])
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         except (KeyError, RuntimeError, ValueError) as e:
@@ -317,6 +328,7 @@ def _open_folder(t: Trainer, out: Path, resumed: bool, facts: dict):
     lines = [line for line in read_log(out / "log.jsonl") if line["step"] <= t.step] if resumed else []
     if not resumed:
         for old in (out / "last.pt", out / "best.pt", *out.glob("step-*.pt")): old.unlink(missing_ok=True)
+    if not resumed or t.step < t.plan.steps:
         atomic_write(out / "plan.json", json.dumps(provenance(t.plan, **facts), indent=1).encode())
     atomic_write(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
@@ -424,31 +436,69 @@ def is_main() -> bool:
     """Is this the process that writes files? True where there is only one."""
     return PartialState().is_main_process
 
+# %% ../nbs/core/06_training.ipynb #3be8a012
+def _number(value, whole: bool = False):
+    """A finite number, also one that YAML takes for a text; a whole one of at most 64 bits. Raises `ValueError` or `TypeError` if it is none."""
+    if isinstance(value, bool): raise TypeError
+    number = value if isinstance(value, int) else float(value)
+    if not math.isfinite(number) or whole and (number != int(number) or abs(number) >= 2 ** 63): raise ValueError
+    return int(number) if whole else number
+
+def _numbers(values: list) -> list:
+    """Numbers of a list and of the lists in it."""
+    return [_numbers(v) if isinstance(v, list) else _number(v) for v in values]
+
+# %% ../nbs/core/06_training.ipynb #184d041d
+def _same_kind(value, like, text: str):
+    """A YAML value, written as `text`, as the kind of thing that `like` is. Raises `ValueError` or `TypeError` if it is another."""
+    if isinstance(like, list):
+        items = value if isinstance(value, list) else [value]
+        if like and any(isinstance(v, list) != isinstance(like[0], list) for v in items): raise TypeError
+        return _numbers(items)
+    if isinstance(like, bool) and not isinstance(value, bool) or isinstance(value, (list, dict)): raise TypeError
+    if isinstance(like, bool): return value
+    if isinstance(like, str): return value if isinstance(value, str) else text
+    return _number(value, whole=isinstance(like, int))
+
 # %% ../nbs/core/06_training.ipynb #dcc01b37
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+
+def _value(name: str, text: str, like):
+    """Value of a setting as it was written; raises `StanhlicError` if it is not of the kind the setting takes."""
+    import yaml
+    try: return _same_kind(yaml.safe_load(text), like, text)
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
+        raise StanhlicError(f"{name} takes {_WANTED[type(like)]}, not {text[:60]!r}; an example is {name}={like}") from None
+
 def load_profile(
     path: Path,             # the system's profiles.yaml
     profile: str,           # smoke, compact or paper
     stage: str,             # stage of training
     overrides=(),           # "name=value" strings
-    optional=(),            # names the stage understands beyond those its profile sets
+    optional: dict = None,  # settings the stage understands beyond those its profile sets: name -> example
 ) -> dict:                  # settings of the stage
-    """Settings of one stage; raises `StanhlicError` for an unknown profile, stage or setting."""
+    """Settings of one stage; raises `StanhlicError` for an unknown profile, stage or setting, or a value of another kind."""
     import yaml
     profiles = yaml.safe_load(Path(path).read_text())
     if profile not in profiles: raise StanhlicError(f"unknown profile {profile!r}; there are {', '.join(profiles)}")
     if stage not in profiles[profile]: raise StanhlicError(f"unknown stage {stage!r}; there are {', '.join(profiles[profile])}")
     settings = dict(profiles[profile][stage])
+    known = settings | (optional or {}) | asdict(Plan())
     for item in overrides:
-        name, _, value = item.partition("=")
-        known = {*settings, *optional, *Plan.__dataclass_fields__}
-        if name not in known:
-            raise StanhlicError(f"unknown setting {name!r}; this stage has {', '.join(sorted(known))}")
-        settings[name] = yaml.safe_load(value)
+        name, _, text = item.partition("=")
+        if name not in known: raise StanhlicError(f"unknown setting {name!r}; this stage has {', '.join(sorted(known))}")
+        settings[name] = _value(name, text, known[name])
     return settings
 
+# %% ../nbs/core/06_training.ipynb #d186eeb1
 def make_plan(settings: dict) -> Plan:
-    """The part of a stage's settings that plans the run; raises `StanhlicError` for a precision that does not exist."""
+    """The part of a stage's settings that plans the run; raises `StanhlicError` for a precision that does not exist or a number out of bounds."""
     plan = Plan(**{k: type(getattr(Plan, k))(v) for k, v in settings.items() if k in Plan.__dataclass_fields__})
     if plan.precision == "False": plan.precision = "no"  # YAML takes an unquoted no for a truth value
     if plan.precision not in ("bf16", "no"): raise StanhlicError(f"unknown precision {plan.precision!r}; use bf16 or no")
+    for name in ("steps", "batch", "accumulate", "validate_every", "log_every", "keep"):
+        if getattr(plan, name) < 1: raise StanhlicError(f"{name}={getattr(plan, name)}; take at least 1")
+    for name in ("lr", "lr_aux", "lr_predictors"):
+        if getattr(plan, name) < 0: raise StanhlicError(f"{name}={getattr(plan, name):g}; take no less than 0")
+    if plan.crop < 64 or plan.crop % 64: raise StanhlicError(f"crop={plan.crop}; take a multiple of 64 pixels")
     return plan

@@ -49,8 +49,9 @@ def _check_header(header, path):
         raise StanhlicError(f"{path}: weights of format {header['format']}, this stanhlic reads up to {FORMAT}; upgrade stanhlic")
     if header.get("system") not in KINDS.values():
         raise StanhlicError(f"{path}: a model of system {str(header.get('system'))[:32]!r}, this stanhlic knows {', '.join(KINDS.values())}; upgrade stanhlic")
-    if not _NAME.fullmatch(str(header.get("name"))):
+    if not isinstance(header.get("name"), str) or not _NAME.fullmatch(header["name"]):
         raise StanhlicError(f"{path}: model name {str(header.get('name'))[:80]!r}; use up to 64 of a-z 0-9 . _ -")
+    if not re.fullmatch("[0-9a-f]{16}", str(header.get("fingerprint"))): raise StanhlicError(f"{path}: the header lacks a fingerprint; give a file that stanhlic saved")
     for key in ("config", "provenance"):
         if not isinstance(header.get(key), dict): raise StanhlicError(f"{path}: the header lacks {key!r}; give a file that stanhlic saved")
     return header
@@ -119,8 +120,10 @@ def inspect_weights(
     head = _read_head(path)
     header = _header(head, path)
     entries = [v for k, v in head.items() if k != "__metadata__"]
-    try: count = sum(math.prod(e["shape"]) for e in entries if e["dtype"].startswith(("F", "BF")))
-    except (KeyError, TypeError, AttributeError) as e: raise StanhlicError(f"{path}: its list of tensors is damaged; fetch it again") from e
+    try: shapes = [e["shape"] for e in entries if e["dtype"].startswith(("F", "BF"))]
+    except (KeyError, TypeError, AttributeError): shapes = [None]
+    if not all(isinstance(s, list) and all(type(n) is int and 0 <= n < 2**32 for n in s) for s in shapes): raise StanhlicError(f"{path}: its list of tensors is damaged; fetch it again")
+    count = sum(map(math.prod, shapes))
     return header | dict(parameters=count, bytes=Path(path).stat().st_size, path=str(path))
 
 # %% ../nbs/core/07_zoo.ipynb #fe17dc8c
@@ -196,12 +199,17 @@ def restore(
     weights: Weights,  # as `load_weights` returns them
 ):                     # the model with its weights
     """Model of a weight file; raises `StanhlicError` if its configuration and tensors do not fit."""
+    import torch
+    refusal = lambda why: StanhlicError(f"{weights.header['name']}: configuration and tensors do not fit ({why}); save the model again")
     try:
+        with torch.device("meta"): wanted = {k: tuple(t.shape) for k, t in build(weights.header["config"]).state_dict().items()}
+        given = {k: tuple(t.shape) for k, t in weights.tensors.items()}
+        odd = sorted(k for k in wanted.keys() | given.keys() if wanted.get(k) != given.get(k))
+        if odd: raise refusal(f"first at {odd[0]}")
         model = build(weights.header["config"])
         model.load_state_dict(weights.tensors)
     except StanhlicError: raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise StanhlicError(f"{weights.header['name']}: configuration and tensors do not fit ({type(e).__name__}); save the model again") from None
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, MemoryError, RecursionError) as e: raise refusal(type(e).__name__) from None
     return model
 
 # %% ../nbs/core/07_zoo.ipynb #ff73d927

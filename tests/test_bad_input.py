@@ -201,11 +201,20 @@ def test_output_of_a_wrong_kind(cli, slic, tmp_path, name, word):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [("compress", "PHOTO", "-"), ("compress", "-", "OUT"), ("decompress", "SLIC", "-"), ("decompress", "-", "OUT"),
+                                   ("truncate", "SLIC", "-", "--bytes", "9"), ("truncate", "-", "OUT", "--bytes", "9"), ("view", "-"), ("view", "SLIC", "-o", "-"), ("view", "SLIC", "--original", "-")], ids=" ".join)
+def test_pipes(cli, models, photo, slic, out, bad, words):
+    refused(cli(*({"PHOTO": photo, "SLIC": slic, "OUT": out}.get(w, w) for w in words), cwd=bad), "-: is not a file", "not pipes")
+    assert list(bad.iterdir()) == []
+
+
 # %% the other verbs
 
 def test_eval_of_nothing(cli, models, bad, tmp_path):
     refused(cli("eval", "--model", "tiny", "--images", bad, "--out", tmp_path / "r.json"), "no image")
     refused(cli("eval", "--model", "tiny", "--images", bad / "none", "--out", tmp_path / "r.json"), "no such folder")
+    (bad / "a.txt").write_text("a file")
+    refused(cli("eval", "--model", "tiny", "--images", bad / "a.txt", "--out", tmp_path / "r.json"), "a.txt: is a file", "the folder it is in")
     assert list(tmp_path.iterdir()) == []
 
 

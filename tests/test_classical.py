@@ -61,7 +61,7 @@ def test_figure_and_numbers(photo, tmp_path):
     ax, numbers = plot_rd(curves + [compact], reference="JPEG", title="sample photograph")
     texts = [t.get_text() for t in ax.get_legend().get_texts()]
     assert "STanH (compact)  −10.0 %" in texts and "JPEG (measured)  reference" in texts
-    assert [t.get_text() for t in ax.texts] == ["compact"]
+    assert [t.get_text() for t in ax.texts] == ["◆ dashed: compact model"]
     png, saved = save_figure(ax, tmp_path / "stanh" / "fig", numbers)
     matplotlib.pyplot.close("all")
     assert png.read_bytes()[:4] == b"\x89PNG" and json.loads(saved.read_text())["curves"][2]["bd_rate"] == pytest.approx(-10)

@@ -116,12 +116,52 @@ def test_models(cli, models):
 
 
 def test_eval_writes_a_result_of_compressai(cli, models, photo, tmp_path):
-    table = ok(cli("eval", "--model", "tiny", "--images", photo.parent, "--qualities", "0,100", "--out", tmp_path / "r.json"))
+    done = cli("eval", "--model", "tiny", "--images", photo.parent, "--qualities", "0,100", "--out", tmp_path / "r.json")
     result = json.loads((tmp_path / "r.json").read_text())
-    assert {"name", "description", "results"} <= set(result) and "PSNR" in table
+    assert {"name", "description", "results"} <= set(result) and "PSNR" in ok(done)
+    assert done.stderr.splitlines()[-1] == f"stanhlic: note: {photo.parent}: no MS-SSIM, since photo.png has a side under 161 pixels"
     assert set(result["results"]) == {"bpp", "psnr-rgb", "ms-ssim-rgb", "encoding_time", "decoding_time"}
     assert result["results"]["bpp"][0] < result["results"]["bpp"][1] and result["extras"]["quality"] == [0, 100]
     assert [r["bpp"] for r in result["extras"]["per_image"]] == [8 * r["bytes"] / (160 * 128) for r in result["extras"]["per_image"]]
+
+
+def test_pictures_without_ms_ssim_are_named():
+    from stanhlic.cli import _without_similarity
+    rows = [{"image": name, "ms-ssim-rgb": value} for name, value in (("a", None), ("b", 0.9), ("c", None), ("a", None), ("d", None), ("e", None))]
+    assert _without_similarity(rows) == "no MS-SSIM, since a, c, d and 1 more have a side under 161 pixels" and _without_similarity(rows[1:2]) is None
+
+
+# %% training
+
+def test_train_erases_no_run(cli, photo, tmp_path):
+    """A run stays until its folder is given with --resume; a new one starts where there is none, and says where its weights are."""
+    (tmp_path / "data").mkdir()
+    for name in ("a.png", "b.png"): (tmp_path / "data" / name).write_bytes(photo.read_bytes())
+    words = ("train", "rnn", "train", "--data", tmp_path / "data", "--device", "cpu", "--set", "steps=2", "--set", "validate_every=2", "--set", "crop=64", "--out", tmp_path / "run")
+    done = cli(*words, "--resume")
+    made, last = tmp_path / "run" / "model.safetensors", tmp_path / "run" / "last.pt"
+    assert ok(done).startswith(f"{made}: ") and done.stdout.endswith("MB\n") and f"note: {tmp_path / 'run'}: holds no run to resume" in done.stderr
+    was = last.stat().st_mtime_ns
+    refused = cli(*words)
+    assert (refused.returncode, refused.stderr) == (1, f"stanhlic: error: {tmp_path / 'run'}: holds a run of 2 steps (finished); add --resume, or take another --out\n")
+    assert last.stat().st_mtime_ns == was
+    longer = cli(*words, "--resume", "--set", "steps=4")
+    assert ok(longer) and "holds no run" not in longer.stderr and '"step": 4' in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize("folders, stage, said", [
+    ([], "anchor", None), (["base-0.01"], "anchor", None), ([""], "train", "a run of 7 steps (not finished)"),
+    (["derivation-0.01", "derivation-0.02"], "derivation", "2 runs of 7, 7 steps (not finished)")], ids=str)
+def test_runs_of_a_stage_are_found(tmp_path, folders, stage, said):
+    """A stage of stanh has a folder for each rate point in --out; the weights are written when all of them are done."""
+    from stanhlic.cli import _earlier
+    for name in folders:
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "last.pt").touch()
+        (tmp_path / name / "log.jsonl").write_text('{"step": 3}\n{"step": 7}\n{"step"')
+    assert _earlier(tmp_path, stage) == said
+    (tmp_path / "model.safetensors").touch()
+    assert _earlier(tmp_path, stage) == (said and said.replace("not ", ""))
 
 
 def test_selftest(cli, models):

@@ -167,7 +167,10 @@ def test_qualities_and_targets(codec, analysed):
     assert sizes == sorted(sizes)
     budget = (sizes[0] + sizes[-1]) // 2
     assert budget - 40 < len(codec.encode(analysed, codec.quality_for(analysed, target_bytes=budget))) <= budget
-    with pytest.raises(StanhlicError, match="out of reach"): codec.quality_for(analysed, target_bytes=10)
+    with pytest.raises(StanhlicError, match="10 bytes is out of reach.* bytes$"): codec.quality_for(analysed, target_bytes=10)
+    with pytest.raises(StanhlicError, match="0.001 bpp is out of reach.* bpp$"): codec.quality_for(analysed, target_bpp=0.001)
+    goal = 8 * budget / (590 * 500)
+    assert budget - 40 < len(codec.encode(analysed, codec.quality_for(analysed, target_bpp=goal))) <= budget
     with pytest.raises(StanhlicError): codec.encode(analysed, 101)
     with pytest.raises(StanhlicError, match="uint8"): codec.encode(PHOTO.astype(float))
 

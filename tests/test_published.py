@@ -65,6 +65,16 @@ def test_bd_rates_recomputed_before_come_out_again(tested, reference, value):
     assert against(published(tested), published(reference), method="cubic")["value"] == pytest.approx(value, abs=0.06)
 
 
+def test_roles_of_the_points_in_fig_3():
+    """Six anchors; five and a derivation; of the array that three panels share, two anchors and nothing else for certain; one."""
+    roles = defaultdict(list)
+    for r in archive(): roles[r["method"]].append((r["kind"], r["bpp"], r["value"]))
+    kinds = {m: [kind for kind, _, _ in sorted(roles[m], key=lambda p: p[1])] for m in ("stanh-6a", "stanh-5a", "stanh-3a", "stanh-1a")}
+    assert kinds["stanh-6a"] == ["anchor"] * 6 and kinds["stanh-5a"] == ["derivation"] + ["anchor"] * 5
+    assert kinds["stanh-3a"] == ["mixed"] * 3 + ["anchor", "mixed", "anchor"] and kinds["stanh-1a"].count("anchor") == 1
+    assert all(p in roles["stanh-6a"] for m in ("stanh-5a", "stanh-3a") for p in roles[m] if p[0] == "anchor")
+
+
 def test_unknown_curve():
     with pytest.raises(StanhlicError, match="no published curve 'nothing' on kodak"): published("nothing")
     assert percent(None) is None

@@ -46,6 +46,9 @@ def again(name="hyper"):
     return RnnCodec(twin, name)
 
 
+def flipped(data, place): return data[:place] + bytes([data[place] ^ 8]) + data[place + 1:]
+
+
 # %% round trips
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -146,6 +149,7 @@ def test_targets():
     assert at(target_psnr=quality[0]) == 1
     for target in (dict(target_bytes=10), dict(target_psnr=90.), dict(target_bpp=1e-6)):
         with pytest.raises(StanhlicError, match="out of reach"): codec.quality_for(a, **target)
+    with pytest.raises(StanhlicError, match=f"0.01 bpp .* {8 * len(files[0]) / 15000:.6g} to {8 * len(files[3]) / 15000:.6g} bpp$"): codec.quality_for(a, target_bpp=0.01)
     with pytest.raises(StanhlicError, match="exactly one"): codec.quality_for(a)
 
 
@@ -178,7 +182,7 @@ def test_cut_at_any_byte():
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             if complete == 0:
-                with pytest.raises(StanhlicError, match="cut|empty"): codec.decode(part)
+                with pytest.raises(StanhlicError, match="cut|empty|no picture yet"): codec.decode(part)
                 continue
             assert np.array_equal(codec.decode(part), a.picture(complete))
         assert len(said) == 1 and said[0].category is CutFile and f"inside layer {complete + 1} of 4" in str(said[0].message)
@@ -200,10 +204,26 @@ def test_more_layers_than_there_are():
 
 def test_notes_say_what_is_missing():
     (a, files), note = coded(), lambda data: make().decoder().feed(data).note
-    assert note(files[3]) is None and note(files[3][:len(files[1])]) == "the file is cut inside layer 3 of 4; it shows the 2 before"
-    assert note(files[3][:60]) == "the file is cut inside layer 1 of 4; there is no picture yet"
-    broken = bytearray(files[3]); broken[len(files[2]) + 20] ^= 8
-    assert note(bytes(broken)) == "the file is damaged inside layer 4 of 4; it shows the 3 before"
+    assert note(files[3]) is None and note(files[3][:len(files[1])]) == "the file is cut inside layer 3 of 4; shown are the 2 layers before it"
+    assert note(files[3][:len(files[1]) - 1]) == "the file is cut inside layer 2 of 4; shown is the layer before it"
+    assert note(flipped(files[3], len(files[2]) + 20)) == "layer 4 fails its checksum: shown are the 3 layers before it; fetch the file again for the rest"
+    assert note(flipped(files[3], 60)) == "layer 1 fails its checksum, so there is no picture; fetch the file again"
+
+
+@pytest.mark.parametrize("name", ("hyper", "bare"))
+def test_bytes_that_the_first_layer_lacks(name):
+    """Exact once the last size of the layer has come, before that never too many; the same when bytes come one by one."""
+    files, codec, d = coded(name)[1], make(name), make(name).decoder()
+    one, exactly = len(files[0]), []
+    for n in range(1, one):
+        d.feed(files[3][n - 1:n])
+        with pytest.raises(StanhlicError) as said: d.image()
+        if "header" in str(said.value): continue
+        assert d.note == str(said.value) == codec.decoder().feed(files[3][:n]).note
+        number = int(d.note.split("at least " if "at least" in d.note else "yet: ")[1].split()[0])
+        assert 0 < number <= one - n and ("at least" in d.note or number == one - n)
+        exactly.append("at least" not in d.note)
+    assert exactly == sorted(exactly) and sum(exactly) > 40 and d.note == "no picture yet: 1 more byte completes layer 1"
 
 
 # %% truncate
@@ -244,14 +264,17 @@ def test_every_flipped_bit_is_noticed():
         broken = bytearray(data); broken[place] ^= 1 << rng.integers(8)
         with warnings.catch_warnings():
             warnings.simplefilter("error")   # nor may it pass for a cut
-            with pytest.raises((StanhlicError, CutFile)): make().decode(bytes(broken))
+            with pytest.raises((StanhlicError, UserWarning)): make().decode(bytes(broken))
 
 
 def test_damage_in_a_later_layer_spares_the_first():
     a, files = coded()
-    broken = bytearray(files[3]); broken[len(files[2]) + 20] ^= 8
-    with pytest.raises(StanhlicError, match="layer 4 fails its checksum"): make().decode(bytes(broken))
-    assert np.array_equal(make().decode(bytes(broken), layers=3), a.picture(3))
+    broken = flipped(files[3], len(files[2]) + 20)
+    with pytest.warns(UserWarning, match="layer 4 fails its checksum") as said: picture = make().decode(broken)
+    assert np.array_equal(picture, a.picture(3)) and not issubclass(said[0].category, CutFile)
+    assert np.array_equal(make().decode(broken, layers=3), a.picture(3))
+    with pytest.raises(StanhlicError, match="layer 4 fails its checksum, 4 are asked for; fetch the file again or take 3 layers$"): make().decode(broken, layers=4)
+    with pytest.raises(StanhlicError, match="layer 1 fails its checksum, so there is no picture"): make().decode(flipped(files[3], 60))
 
 
 def test_foreign_files_are_named():

@@ -15,7 +15,7 @@ from ..entropy import write_varint
 from ..errors import StanhlicError
 from ..sync import exact
 from ..images import pad, to_array, to_tensor, unpad
-from ..metrics import psnr
+from ..metrics import bpp, psnr
 from ..priors import bits
 from .masking import share_count, share_quality
 from .model import ProgressiveModel, build_model
@@ -54,7 +54,9 @@ class ProgressiveCodec:
 
     def analyse(self, image: np.ndarray) -> "Analysis":
         """The part of encoding that does not depend on the quality; hand it to the other methods in place of the picture."""
-        return image if isinstance(image, Analysis) else Analysis(self, image)
+        if not isinstance(image, Analysis): return Analysis(self, image)
+        if image.codec.fingerprint != self.fingerprint: raise StanhlicError("the picture was analysed by another model; analyse it with this one")
+        return image
 
     def encode(self, image, quality: float = 100.0) -> bytes:
         """Compress uint8 [H, W, 3] with a share of the residual in [0, 100] to the bytes of a `.slic` file."""
@@ -267,8 +269,9 @@ def quality_for(self: ProgressiveCodec, image, target_bpp: float = None, target_
         takeover = crossover_count(a.crossover, a.elements)
         value, goal, unit, rising = lambda n: psnr(a.image, a.picture(n, takeover)), target_psnr, "dB", True
     else:
-        value, unit, rising = lambda n: len(a.file(n, crossover=0)), "bytes", False
-        goal = target_bytes if target_bytes is not None else target_bpp * a.height * a.width / 8
+        size, rising = lambda n: len(a.file(n, crossover=0)), False
+        if target_bpp is None: value, goal, unit = size, target_bytes, "bytes"
+        else: value, goal, unit = lambda n: bpp(size(n), a.height, a.width), target_bpp, "bpp"
     low, high = value(0), value(a.elements)
     if (goal > high) if rising else (goal < low):
         raise StanhlicError(f"{goal:.6g} {unit} is out of reach for this picture: the model covers {low:.6g} to {high:.6g} {unit}")

@@ -40,7 +40,7 @@ class Layout:
     elements: int              # residual elements coded in the whole file
     base_bytes: int            # length of the base chunk
     crossover: int             # code of the share at which the top decoder takes over; see `crossover_count`
-    checks: tuple[int, ...]    # CRC-32 of the scale indexes: base, then each stage that is in the file
+    checks: tuple[int, ...]    # CRC-32 of the scale indexes: base; then each stage that is in the file, with its order
 
     def to_bytes(self) -> bytes:
         """Spell the parameters: at most 32 bytes with three checkpoints."""
@@ -116,7 +116,8 @@ def read_base(
     """Decode the base; raises `StanhlicError` on damaged bytes or if the scales differ from the encoder's by more than close calls."""
     level = model.config.level
     told, coded = split_marks(data, level.slices, 16 * shape[2] * shape[3] * level.latent // level.slices)
-    decoder, seen = SymbolDecoder(coded or b""), []  # marks cut short agree with nothing
+    if coded is None: raise StanhlicError("the base is too short; the file is damaged, fetch it again")
+    decoder, seen = SymbolDecoder(coded), []
     read = lambda rows, t, limit, form: torch.from_numpy((decoder.decode(rows, t) - limit).reshape(form)).to(device, torch.float32)
     z_hat = read(_z_rows(shape), z_tables, Z_RANGE, shape) + model.entropy_bottleneck.medians()
     def code(i, mean, scale):
@@ -137,8 +138,8 @@ class Stage:
 
     @property
     def check(self) -> int:
-        """CRC-32 of the table indexes in coding order."""
-        return state_crc(self.rows)
+        """CRC-32 of the table indexes in coding order and of the order itself, which a ranking by σ takes from floats."""
+        return state_crc(self.rows, self.order)
 
     def symbols(self, target: torch.Tensor) -> np.ndarray:
         """Symbols of a residual `target` [1, M, h, w] in coding order, from 0."""

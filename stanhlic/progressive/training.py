@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ..errors import StanhlicError
 from ..priors import bits
 from .model import ProgressiveModel, model_config
-from .networks import SIZES
+from .networks import SIZES, ProgressiveConfig
 from ..training import ImagePool, central_crops, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays
 
 # %% ../../nbs/progressive/05_training.ipynb #a963aa99
@@ -42,7 +42,8 @@ def first_loss(
 
 # %% ../../nbs/progressive/05_training.ipynb #cfab4d96
 def decoder_qualities(form: str = "published") -> np.ndarray:  # percentages, rising
-    """Qualities that stage `decoder` draws from; "published" or "log"."""
+    """Qualities that stage `decoder` draws from; "published" or "log". Raises `StanhlicError` for another form."""
+    if form not in ("published", "log"): raise StanhlicError(f"unknown form of the qualities {form!r}; choose log or published")
     if form == "log": return np.geomspace(0.02, 100, 256)
     return 10 * np.concatenate([np.arange(0.015, 1.5, 0.007375), [1.5], np.arange(1.6, 10, 0.168), [10.0]])
 
@@ -82,8 +83,12 @@ def between_weight(
     return lmbda[0] ** (1 - t) * lmbda[1] ** t
 
 # %% ../../nbs/progressive/05_training.ipynb #f0092bb3
+def _check_pair(lmbda):
+    """Raises `StanhlicError` unless these are two positive λ."""
+    if len(lmbda) != 2 or min(lmbda) <= 0: raise StanhlicError(f"lmbda {list(lmbda)}; give two positive numbers, of base and top, as in lmbda=[0.002, 0.03]")
+
 class Objective:
-    """Loss of a stage for the training loop; called with (model, batch)."""
+    """Loss of a stage for the training loop; called with (model, batch). Raises `StanhlicError` if a stage has no use for its settings."""
 
     def __init__(
         self,
@@ -91,6 +96,7 @@ class Objective:
         settings: dict,      # of the profile
         rems=(),             # checkpoint qualities
     ):
+        if stage == "first": _check_pair(settings["lmbda"])
         self.between = np.geomspace(0.5, 90, 64)
         self.stage, self.settings, self.ranking = stage, settings, settings.get("ranking", "global")
         self.qualities = {"first": None, "decoder": decoder_qualities(settings.get("qualities", "log")), "rem": rem_qualities(rems) if rems else None}[stage]
@@ -147,15 +153,20 @@ def from_fixed(
     state: dict,               # state dict of a `Zou22` of the same sizes
     top: dict = None,          # of a second one of higher rate, for encoder and decoder of the top
 ) -> ProgressiveModel:
-    """Copy a fixed-rate network into base and top; raises `StanhlicError` if sizes differ or the model has a single encoder."""
+    """Copy a fixed-rate network into base and top; raises `StanhlicError` if sizes differ, parts lack, or the model has a single encoder."""
     c, own = model.config, dict(model.state_dict())
     if c.encoders == 1 or c.hypers == 1: raise StanhlicError("a model with a single encoder or hyper-decoder has no place for a fixed-rate network; take two")
-    first, moved = state["h_a.0.weight"], {}
+    upper, moved = top or state, {}
+    lacking = [k for k in state if k.startswith(("g_a.", "g_s.")) and k not in upper]
+    if lacking: raise StanhlicError(f"the network for the top lacks {lacking[0]}; take a fixed-rate one")
+    twice = ("g_a", "h_mean_s", "h_scale_s") if c.decoders == 1 else ("g_a", "g_s", "h_mean_s", "h_scale_s")
     for key, value in state.items():
-        head, _, rest = key.partition(".")
-        if head in ("g_a", "g_s", "h_mean_s", "h_scale_s"):
-            moved |= {f"{head}.{i}.{rest}": (top or state)[key] if i and head in ("g_a", "g_s") else value for i in range(1 + (c.decoders == 2 or head != "g_s"))} if head != "g_s" or c.decoders == 2 else {key: value}
-        else: moved[key] = value
+        part, _, rest = key.partition(".")
+        if part not in twice: moved[key] = value
+        else:
+            moved[f"{part}.0.{rest}"] = value
+            moved[f"{part}.1.{rest}"] = upper[key] if part in ("g_a", "g_s") else value
+    first = state["h_a.0.weight"]
     moved["h_a.0.weight"] = torch.cat([first, torch.zeros_like(first)], 1)
     wrong = [k for k, v in moved.items() if k not in own or own[k].shape != v.shape]
     if wrong: raise StanhlicError(f"the fixed-rate network has other sizes, first at {wrong[0]}; train one with the same profile")
@@ -166,9 +177,10 @@ def from_fixed(
 
 # %% ../../nbs/progressive/05_training.ipynb #e6255282
 def _file(path) -> Path:
-    """A weight file or checkpoint, or the best there is of them in a run's folder."""
-    path = Path(path)
-    return next((path / n for n in ("model.safetensors", "best.pt", "last.pt") if (path / n).exists()), path / "best.pt") if path.is_dir() else path
+    """A weight file or checkpoint: the best there is in a run's folder, or what a path or a model's name stands for."""
+    from stanhlic.zoo import model_path
+    in_folder = [Path(path) / n for n in ("model.safetensors", "best.pt", "last.pt") if (Path(path) / n).is_file()]
+    return in_folder[0] if in_folder else model_path(path)
 
 def _tensors(path) -> dict:
     """State dict in a weight file, a checkpoint, or a run's folder."""
@@ -180,8 +192,8 @@ def _tensors(path) -> dict:
 def _history(path) -> list:
     """Stages that the weights there went through, as far as they say."""
     from stanhlic.zoo import inspect_weights
-    if not path or _file(path).suffix != ".safetensors": return []
-    return inspect_weights(_file(path))["provenance"].get("stages", [])
+    if not path or (file := _file(path)).suffix != ".safetensors": return []
+    return inspect_weights(file)["provenance"].get("stages", [])
 
 def _network(path) -> dict:
     """State dict there, without the rate points of a STanH file and with its first anchor alone."""
@@ -201,10 +213,10 @@ def silence(
 # %% ../../nbs/progressive/05_training.ipynb #dadf4c11
 def initialise(
     model: ProgressiveModel,
-    path,                     # weight file, checkpoint or folder of a run
+    path,                     # name of a model, weight file, checkpoint or folder of a run
     top=None,                 # the same of a fixed-rate network of higher rate, if `path` is one
 ) -> ProgressiveModel:
-    """Load what fits from an earlier run; raises `StanhlicError` if it is neither progressive nor fixed-rate, or of other sizes."""
+    """Load what fits from an earlier run; raises `StanhlicError` if it is not there, neither progressive nor fixed-rate, or of other sizes."""
     state = _network(path)
     if "cc_mean_transforms_prog.0.0.weight" not in state:
         if "h_a.0.weight" not in state: raise StanhlicError(f"{path}: neither a progressive nor a fixed-rate network; give another --init")
@@ -223,6 +235,7 @@ def _profiles():
     return Path(stanhlic.__file__).parent / "progressive" / "profiles.yaml"
 
 _VARIANT = ("rem_depth", "rem_mean", "closed_loop", "support", "decoders", "hypers", "encoders")
+_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"top": "high.safetensors", "store": "fp16", "between": 0.5}  # with an example each
 
 def network_for(settings: dict, stage: str) -> ProgressiveModel:
     """Untrained network of a stage's settings: its size, with the variant they name."""
@@ -237,7 +250,7 @@ def run(
     profile: str = "smoke",      # smoke, compact or paper
     data=None,                   # folder, list of files or name of a data set; default: the data set "train"
     out="runs/progressive",      # folder of the run
-    init=None,                   # weights to start from
+    init=None,                   # name of a model, or weight file, checkpoint or folder of a run to start from
     resume: bool = False,        # go on from the last checkpoint in `out`
     device: str = "auto",        # auto, cpu or cuda
     set=(),                      # "name=value" settings that differ from the profile's
@@ -245,18 +258,19 @@ def run(
 ) -> Path:                       # the weight file
     """Train one stage and write its weights; raises `StanhlicError` for a setting that does not exist or data that are not there."""
     from stanhlic.zoo import halved, resolve_device, save_weights
-    settings = load_profile(_profiles(), profile, stage, set, (*_VARIANT, "top", "store", "between"))
+    settings = load_profile(_profiles(), profile, stage, set, _OPTIONS)
     plan, device = make_plan(settings), resolve_device(device)
     torch.manual_seed(plan.seed)
     model = network_for(settings, stage)
     if init: initialise(model, init, settings.get("top"))
     elif stage != "first" and profile != "smoke": raise StanhlicError(f"stage {stage} starts from an earlier one; give its folder or weight file with --init")
     freeze(model, stage, settings.get("lrp", True))
+    objective = Objective(stage, settings, model.config.rems)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     validate = validator(stage, settings, central_crops(valid, plan.crop, settings.get("val_batch", 16)))
     said = settings | ({"top": Path(settings["top"]).name} if settings.get("top") else {})  # names, no paths of this machine
     facts = {"system": "progressive", "stage": stage, "profile": profile, "data": source, "device": device, "settings": said, "init": Path(init).name if init else None}
-    fit(model, Objective(stage, settings, model.config.rems), ImagePool(train, plan.crop, plan.seed), plan, out, validate, None, resume, device, facts, stop_at)
+    fit(model, objective, ImagePool(train, plan.crop, plan.seed), plan, out, validate, None, resume, device, facts, stop_at)
     stages = [*_history(init), provenance(plan, **facts, seconds=elapsed(out))]
     header = {"system": "progressive", "name": settings.get("name", f"progressive-{profile}"), "config": model_config(model), "provenance": {"stages": stages}}
     state = model.state_dict()

@@ -147,7 +147,9 @@ class RnnCodec:
 
     def analyse(self, image: np.ndarray) -> "Layers":
         """The layers of a picture, computed as they are asked for; hand them to the other methods in place of the picture."""
-        return image if isinstance(image, Layers) else Layers(self, image)
+        if not isinstance(image, Layers): return Layers(self, image)
+        if image.codec.fingerprint != self.fingerprint: raise StanhlicError("the picture was analysed by another model; analyse it with this one")
+        return image
 
     def decoder(self) -> "Decoder":
         """A decoder to feed with bytes as they come."""
@@ -185,9 +187,10 @@ class Layers:
 
     def _synthesise(self):
         if len(self._pictures) == len(self._layers): return
-        d, self._states["d"] = self.codec.run(self.codec.model.dec, self._y_hat, self._states["d"])
-        self._x_hat = self._x_hat + d
-        self._pictures.append(to_array(unpad(self._x_hat, self.height, self.width)))
+        d, after = self.codec.run(self.codec.model.dec, self._y_hat, self._states["d"])
+        x_hat = self._x_hat + d
+        picture = to_array(unpad(x_hat, self.height, self.width))
+        self._states["d"], self._x_hat = after, x_hat; self._pictures.append(picture)
 
 # %% ../../nbs/rnn/03_codec.ipynb #e37e6e3d
 def check_value(
@@ -202,22 +205,23 @@ def check_value(
 def _encode(self: Layers):
     """One more layer."""
     self._synthesise()
-    codec, s, k = self.codec, self._states, len(self._layers)
+    codec, s, k = self.codec, dict(self._states), len(self._layers)  # a copy: an interrupted layer leaves nothing behind
     tables, medians = codec.tables(k), codec.model.eb[k].medians().cpu()
     factorized = lambda z: (torch.round(z.cpu() - medians), channel_rows(z.shape))
     y, s["e"] = codec.run(codec.model.enc, self.x - self._x_hat, s["e"])
     if codec._hdec is None:
         v, rows = factorized(y)
-        self._y_hat, p_z = v + medians, None
+        y_hat, p_z = v + medians, None
         chunks, p = [check_value(rows, tables) + write_block(v, rows, tables)], factorized_likelihood(self.codec.prior(k), v + medians)
     else:
         z, s["he"] = codec.run(codec.model.henc, y, s["he"])
         v_z, z_rows = factorized(z)
         scale, mean, rows, s["hd"] = codec.scales(v_z + medians, s["hd"])
         v = torch.round(y.cpu().double() - mean)
-        self._y_hat, p, p_z = (v + mean).float(), gaussian_likelihood(v, scale), factorized_likelihood(codec.prior(k), v_z + medians)
+        y_hat, p, p_z = (v + mean).float(), gaussian_likelihood(v, scale), factorized_likelihood(codec.prior(k), v_z + medians)
         chunks = [write_block(v_z, z_rows, tables), check_value(rows, tables, gaussian_tables()) + write_block(v, rows, gaussian_tables())]
-    self._layers.append(Layer(chunks, *_bits_of(p, p_z)))
+    layer = Layer(chunks, *_bits_of(p, p_z))
+    self._states, self._y_hat = s, y_hat; self._layers.append(layer)
 
 def _bits_of(p, p_z):
     "Total bits, and bits at each position of y"
@@ -278,9 +282,25 @@ class Decoder:
     @property
     def note(self) -> str | None:
         """One line if layers are missing or damaged, else None."""
-        if self.layers == self.declared: return None
-        shown = f"it shows the {self.layers} before" if self.layers else "there is no picture yet"
-        return f"the file is {'damaged' if self._found.damaged else 'cut'} inside layer {self.layers + 1} of {self.declared}; {shown}"
+        return None if self.layers == self.declared else _shortfall(self)
+
+# %% ../../nbs/rnn/03_codec.ipynb #0fe133e6
+def _ends(found: Prefix, *further: int) -> np.ndarray:
+    "Offsets at which the chunks of a file end: those that are there, then further ones of known sizes"
+    start = len(pack(found.header, [])) - 1 + len(write_varint(found.count))
+    return start + np.cumsum([len(write_varint(n)) + n + 4 for n in (*map(len, found.chunks), *further)])
+
+def _shortfall(d: Decoder) -> str:
+    "What is missing or damaged, and what is shown all the same"
+    have, found = d.layers, d._found
+    shown = f"shown {'is the layer' if have == 1 else f'are the {have} layers'} before it"
+    if found.damaged: return f"layer {have + 1} fails its checksum" + (f": {shown}; fetch the file again for the rest" if have else ", so there is no picture; fetch the file again")
+    if have: return f"the file is cut inside layer {have + 1} of {d.declared}; {shown}"
+    coming = [found.declared] if found.declared else []
+    unknown = found.count // d.declared - len(found.chunks) - len(coming)  # chunks of layer 1 whose size has not come
+    n = _ends(found, *coming, *[1] * unknown)[-1] - len(d._data)           # none is empty
+    if unknown: return f"no picture yet: layer 1 needs at least {n} more bytes"
+    return f"no picture yet: {n} more byte{' completes' if n == 1 else 's complete'} layer 1"
 
 # %% ../../nbs/rnn/03_codec.ipynb #11187079
 LONGEST_HEADER = 64  # bytes; ours have 27 to 31
@@ -301,22 +321,24 @@ def check_params(header: Header, there: int = 64) -> int:  # layers of the file
 
 # %% ../../nbs/rnn/03_codec.ipynb #d4f2b4d9
 def image(self: Decoder, layers: int = None) -> np.ndarray:
-    """Picture after `layers` layers, by default all that have come, uint8 [H, W, 3].
+    """Picture after `layers` layers, by default all that have come and are sound, uint8 [H, W, 3].
 
-    Raises `StanhlicError` if not so many are there, or if one is damaged."""
+    Raises `StanhlicError` if not so many are there and sound, or not one."""
     if self._found is None: raise self._error
     if layers is not None: check_layers(layers, self.declared, "file")
-    n = layers or self.layers or 1
-    if self._found.damaged and (layers is None or n > self.layers):
-        raise StanhlicError(f"layer {self.layers + 1} fails its checksum; the file is damaged, fetch it again" + (f" or take {self.layers} layers" if self.layers else ""))
-    if n > self.layers: raise StanhlicError(f"the file is cut inside layer {self.layers + 1} of {self.declared}, {n} {'is' if n == 1 else 'are'} asked for; fetch it again")
+    have = self.layers
+    n = layers or have
+    if not n: raise StanhlicError(self.note)
+    if n > have:
+        what = f"layer {have + 1} fails its checksum" if self._found.damaged else f"the file is cut inside layer {have + 1} of {self.declared}"
+        raise StanhlicError(f"{what}, {n} {'is' if n == 1 else 'are'} asked for; fetch the file again" + (f" or take {have} layer{'s' * (have > 1)}" if have else ""))
     with exact():
         while len(self._pictures) < n: _decode_layer(self, len(self._pictures))
     return self._pictures[n - 1].copy()
 
 def _decode_layer(d: Decoder, k: int):
     "Layer k, counted from 0, after all before it"
-    codec, header, s = d.codec, d._found.header, d._states
+    codec, header, s = d.codec, d._found.header, dict(d._states)  # a copy: an interrupted layer leaves nothing behind
     h, w = (-(-n // MULTIPLE) for n in (header.height, header.width))
     tables, medians, config = codec.tables(k), codec.model.eb[k].medians().cpu(), codec.model.config
     if codec._hdec is None:
@@ -328,9 +350,9 @@ def _decode_layer(d: Decoder, k: int):
     if chunk[:4] != check_value(rows, *used): raise StanhlicError(DESYNC)
     v = read_block(chunk[4:], rows, used[-1])
     correction, s["d"] = codec.run(codec.model.dec, ((v.double() if torch.is_tensor(mean) and mean.dtype == torch.float64 else v) + mean).float(), s["d"])
-    if d._x_hat is None: d._x_hat = torch.full_like(correction, 0.5)
-    d._x_hat = d._x_hat + correction
-    d._pictures.append(to_array(unpad(d._x_hat, header.height, header.width)))
+    x_hat = correction + (0.5 if d._x_hat is None else d._x_hat)
+    picture = to_array(unpad(x_hat, header.height, header.width))
+    d._states, d._x_hat = s, x_hat; d._pictures.append(picture)
 
 Decoder.image = image
 
@@ -338,10 +360,11 @@ Decoder.image = image
 def decode(self: RnnCodec, data: bytes, layers: int = None) -> np.ndarray:
     """The picture in a `.slic` file, or that of its first `layers` layers, uint8 [H, W, 3].
 
-    Of a file that is cut the complete layers are shown, with a `CutFile` warning. Raises `StanhlicError` for a damaged, foreign or undecodable file."""
+    Of a file that is cut the complete layers are shown, with a `CutFile` warning; of one with a damaged layer those before it, with a plain warning.
+    Raises `StanhlicError` for a damaged header or first layer, a foreign or undecodable file, or `layers` that are not there or damaged."""
     d = self.decoder().feed(data)
     picture = d.image(layers)
-    if layers is None and d.note: warnings.warn(d.note, CutFile, stacklevel=2)
+    if layers is None and d.note: warnings.warn(d.note, UserWarning if d._found.damaged else CutFile, stacklevel=2)
     return picture
 
 RnnCodec.decode = decode
@@ -361,9 +384,7 @@ def cuts(
 ) -> list:        # bytes
     """Lengths at which a beginning of the file ends with a layer, for all layers that are there and sound."""
     found, _, each, have = _layered(data)
-    start = len(pack(found.header, [])) - 1 + len(write_varint(found.count))
-    ends = start + np.cumsum([len(write_varint(len(c))) + len(c) + 4 for c in found.chunks])
-    return [int(n) for n in ends[each - 1::each][:have]]
+    return [int(n) for n in _ends(found)[each - 1::each][:have]]
 
 # %% ../../nbs/rnn/03_codec.ipynb #5b1f0cb3
 def truncate(
@@ -379,7 +400,7 @@ def truncate(
     h = found.header
     make = lambda n: pack(Header(h.kind, h.fingerprint, h.height, h.width, bytes([n])), found.chunks[:n * each])
     if layers is not None:
-        if check_layers(layers, there, "file") > have: raise StanhlicError(f"the file is {'damaged' if found.damaged else 'cut'} in layer {have + 1}, {layers} are to be kept; fetch it again")
+        if check_layers(layers, there, "file") > have: raise StanhlicError(f"the file is {'damaged' if found.damaged else 'cut'} in layer {have + 1}, {layers} {'is' if layers == 1 else 'are'} to be kept; fetch it again")
         return make(layers)
     fits = [n for n in range(1, have + 1) if len(make(n)) <= num_bytes]
     if not fits: raise StanhlicError(f"not one layer fits into {num_bytes} bytes; the first takes {len(make(1)) if have else 'more than the file has'}")
@@ -392,15 +413,15 @@ def quality_for(self: RnnCodec, image, target_bpp: float = None, target_bytes: i
     """The quality that meets one target: the most layers within a rate, or the fewest that reach a PSNR in dB.
 
     Raises `StanhlicError` if the target is out of the model's reach, and says what is within."""
-    from stanhlic.metrics import psnr
+    from stanhlic.metrics import bpp, psnr
     if sum(t is not None for t in (target_bpp, target_bytes, target_psnr)) != 1: raise StanhlicError("give exactly one of target_bpp, target_bytes, target_psnr")
     a, counts = self.analyse(image), range(1, self.layers + 1)
     if target_psnr is not None:
         goal, unit, values = target_psnr, "dB", [psnr(a.image, a.picture(k)) for k in counts]
         good = [k for k, v in zip(counts, values) if v >= goal][:1]
     else:
-        goal = target_bytes if target_bytes is not None else target_bpp * a.height * a.width / 8
-        unit, values = "bytes", [len(self.encode(a, layers=k)) for k in counts]
+        goal, unit, values = target_bytes, "bytes", [len(self.encode(a, layers=k)) for k in counts]
+        if target_bpp is not None: goal, unit, values = target_bpp, "bpp", [bpp(n, a.height, a.width) for n in values]
         good = [k for k, v in zip(counts, values) if v <= goal][-1:]
     if not good: raise StanhlicError(f"{goal:.6g} {unit} is out of reach for this picture: the model covers {min(values):.6g} to {max(values):.6g} {unit}")
     return quality_of(good[0], self.layers)

@@ -19,7 +19,7 @@ from .model import RnnHyper, build_model
 from .networks import RnnConfig
 from .start import principal_start
 from ..training import ImagePool, central_crops, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays
-from ..zoo import load_weights, resolve_device, save_weights
+from ..zoo import load_weights, model_path, resolve_device, save_weights
 
 # %% ../../nbs/rnn/04_training.ipynb #f995efe2
 class Preset(NamedTuple):
@@ -36,12 +36,12 @@ PRESETS = {
 }
 
 def find_preset(settings: dict) -> Preset:
-    """Preset of a stage's settings: `lambdas` and `metric` where given, else the named `preset`."""
+    """Preset of a stage's settings: `lambdas` and `metric` where given, else the named `preset`. Raises `StanhlicError` if it does not exist."""
     name = settings.get("preset", "rd-sheet")
     if name not in PRESETS: raise StanhlicError(f"unknown preset {name!r}; choose {', '.join(PRESETS)}")
-    metric, lambdas = settings.get("metric") or PRESETS[name].metric, tuple(float(v) for v in settings.get("lambdas") or PRESETS[name].lambdas)
-    if min(lambdas) <= 0: raise StanhlicError("lambdas must be positive, one for each layer; change the settings")
-    return Preset(metric, lambdas)
+    metric, lambdas = settings.get("metric") or PRESETS[name].metric, settings.get("lambdas") or PRESETS[name].lambdas
+    if any(isinstance(v, list) or float(v) <= 0 for v in lambdas): raise StanhlicError("lambdas must be positive, one for each layer; change the settings")
+    return Preset(metric, tuple(map(float, lambdas)))
 
 # %% ../../nbs/rnn/04_training.ipynb #b46233bf
 def layered_loss(
@@ -60,13 +60,18 @@ def layered_loss(
 # %% ../../nbs/rnn/04_training.ipynb #a2f0a56a
 @dataclass
 class Schedule:
-    """How many layers are trained and how much the rate counts, step by step."""
+    """How many layers are trained and how much the rate counts, step by step; raises `StanhlicError` for a curriculum that is none."""
     steps: int                  # of the whole run
     total: int                  # layers of the model
     curriculum: tuple = ()      # (until this fraction of the steps, layers), …
     rate_warmup: float = 0.0    # fraction of the steps over which the rate's weight rises from 0.1 to 1
     step: int = 0
     reads = ()                  # facts it wants to be told: none
+
+    def __post_init__(self):
+        try: least = min((int(layers) for _, layers in self.curriculum), default=1)
+        except (TypeError, ValueError): least = 0
+        if least < 1: raise StanhlicError(f"curriculum {self.curriculum}; give pairs of a fraction of the steps and a number of layers, as in [[0.25, 1], [0.5, 2]]")
 
     @property
     def layers(self) -> int:
@@ -118,14 +123,15 @@ def hard_validation(crops: torch.Tensor, preset: Preset, rate_mode: str = "cumul
 # %% ../../nbs/rnn/04_training.ipynb #de38fbdf
 def make_model(
     settings: dict,      # of the stage: fields of `RnnConfig`; layers follow from the preset
-    init: str = None,    # weight file to start from
+    init: str = None,    # name or weight file of a model to start from
 ) -> tuple[RnnHyper, list]:  # model, provenance of what it starts from
-    """The model a run starts with. Raises `StanhlicError` if `init` has another shape than the settings ask for."""
+    """The model a run starts with. Raises `StanhlicError` if `init` is not there or has another shape than the settings ask for."""
     shape = {k: v for k, v in settings.items() if k in RnnConfig.__dataclass_fields__} | {"layers": len(find_preset(settings).lambdas)}
+    if settings.get("init_scale", 1.0) <= 0: raise StanhlicError(f"init_scale {settings['init_scale']:g}; give a positive number")
     torch.manual_seed(settings.get("seed", 0))
     model = build_model(shape)
     if not init: return model, []
-    weights = load_weights(init)
+    weights = load_weights(model_path(init))
     try: model.load_state_dict(weights.tensors)
     except RuntimeError as e: raise StanhlicError(f"{init}: its networks have other sizes or layers than this profile asks for; set width, latent, hyper, preset to match") from e
     return model, weights.header["provenance"].get("stages", [])
@@ -136,19 +142,19 @@ def run(
     profile: str = "smoke",     # smoke, compact or paper
     data: str = None,           # folder of photographs; default: the data set "train"
     out: str = "runs/rnn",      # folder of the run; the weights end as <out>/model.safetensors
-    init: str = None,           # weight file to start from
+    init: str = None,           # name or weight file of a model to start from
     resume: bool = False,       # go on from the last checkpoint in `out`
     device: str = "auto",       # auto, cpu or cuda
     set: list[str] = (),        # "name=value" settings on top of the profile
 ) -> Path:                      # the weight file
-    """Train the recurrent layered codec (Su et al. 2020)."""
+    """Train the recurrent layered codec (Su et al. 2020); raises `StanhlicError` for a stage, setting, model or place that is not there."""
     settings, device, out = load_profile(Path(__file__).with_name("profiles.yaml"), profile, stage, set), resolve_device(device), Path(out)
     preset, plan = find_preset(settings), make_plan(settings)
+    schedule = Schedule(plan.steps, len(preset.lambdas), settings["curriculum"], settings["rate_warmup"])
     model, history = make_model(settings, init)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     pool = ImagePool(train, plan.crop, plan.seed)
     if settings["principal_start"] and not init: principal_start(model, ImagePool(train, plan.crop, plan.seed + 1).batch(96))
-    schedule = Schedule(plan.steps, len(preset.lambdas), tuple(map(tuple, settings["curriculum"])), settings["rate_warmup"])
     facts = {"system": "rnn", "stage": stage, "profile": profile, "data": source, "device": device, "preset": preset._asdict(), "settings": settings, "init": Path(init).name if init else None}
     crops = central_crops(valid, 64 if plan.crop < 128 else 256, settings["validation"])
     fit(model, train_loss(preset, schedule, settings["rate_mode"]), pool, plan, out,

@@ -28,7 +28,10 @@ def gap(
 
 # %% ../../nbs/stanh/02_annealing.ipynb #0ea22d3f
 class Schedule:
-    """Common part of all schedules: `.beta` is in use now, `step` moves on, the state is a flat dictionary."""
+    """Common part of all schedules: `.beta` is in use now, `step` moves on, the state is a flat dictionary.
+
+    `counters` names the fields that steps move; the others are settings."""
+    counters = ()
 
     def step(self, gap: float = None) -> float:
         """Move on by one training step and return the new β; only the gap schedule reads `gap`."""
@@ -41,11 +44,10 @@ class Schedule:
         return state if generator is None else {**state, "generator": generator.get_state()}
 
     def load_state_dict(self, state: dict):
-        """Go on from a saved state; raises `StanhlicError` if it belongs to another schedule."""
+        """Take up the counters of a saved state, the settings stay; raises `StanhlicError` if it belongs to another schedule."""
         if set(state) != set(self.state_dict()): raise StanhlicError(f"this state is not of a {type(self).__name__} schedule; resume with the schedule it was saved by")
-        for name, value in state.items():
-            if name == "generator": self.generator.set_state(value.cpu())
-            else: setattr(self, name, value)
+        for name in self.counters: setattr(self, name, state[name])
+        if "generator" in state: self.generator.set_state(state["generator"].cpu())
 
 # %% ../../nbs/stanh/02_annealing.ipynb #4452d721
 @dataclass
@@ -55,6 +57,7 @@ class GapStochastic(Schedule):
     factor: float = 15.0   # K; the released anchor training doubles it whenever the learning rate drops
     seed: int = 0          # of the draws
     beta_max: float = None # largest β so far (default: beta)
+    counters = ("beta", "beta_max")
 
     def __post_init__(self):
         self.beta_max = self.beta if self.beta_max is None else self.beta_max
@@ -75,6 +78,7 @@ class Ramp(Schedule):
     steps: int = 1000       # length
     geometric: bool = True  # equal ratios; else equal differences
     count: int = 0          # steps done
+    counters = ("count",)
 
     def __post_init__(self):
         if min(self.start, self.stop) <= 0 or self.steps < 1: raise StanhlicError("a ramp needs positive β and at least one step")
@@ -96,6 +100,7 @@ class Linear(Schedule):
     beta: float = 10.0       # β in use
     slope: float = 0.01      # growth for each step
     ceiling: float = 5e4     # where β is halved
+    counters = ("beta",)
 
     def step(self, gap: float = None) -> float:
         self.beta += self.slope

@@ -13,8 +13,10 @@ from ..container import Header, pack, unpack
 from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, encode_integers, state_crc
 from ..errors import StanhlicError
 from ..images import pad, to_array, to_tensor, unpad
+from ..metrics import bpp, bytes_within
 from ..priors import bits, scale_indexes, scale_table
 from ..sync import DESYNC, exact, marks, settle, split_marks
+from ..zoo import restore
 from .model import STEPS, Position, StanhModel, build_model, evaluate_at, position_of, quality_of, shifted
 from .rate import coding_tables, factorized_pmf, from_symbols, gaussian_pmf, to_symbols
 
@@ -117,10 +119,11 @@ class StanhCodec:
         return len(self.model.points)
 
     def _at(self, position):
-        if position not in self._tables:
-            self._tables[position] = tables_at(self.model, position)
+        found = self._tables.get(position)  # a local name: another thread may drop the entry
+        if found is None:
+            found = self._tables[position] = tables_at(self.model, position)
             if len(self._tables) > 8: self._tables.popitem(last=False)
-        return self._tables[position]
+        return found
 
     def _transform(self, network, x):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -146,6 +149,7 @@ class Analysis:
     """A padded picture and its latents, computed once for each anchor that asks."""
 
     def __init__(self, codec: StanhCodec, image: np.ndarray):
+        image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3: raise StanhlicError(f"a picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}; convert it first")
         self.codec, self.image, (self.height, self.width), self._latents = codec, image, image.shape[:2], {}
         Header(codec.kind, codec.fingerprint, self.height, self.width).check()
@@ -216,17 +220,17 @@ StanhCodec.estimate = estimate
 def quality_for(self: StanhCodec, image, target_bpp: float = None, target_bytes: int = None, target_psnr: float = None) -> float:
     """The quality that meets one target: the best picture within a rate, or the smallest file that reaches a PSNR in dB.
 
-    Raises `StanhlicError` if the target is out of the model's reach, and says what is within."""
+    Size and PSNR are taken to rise along the dial. Raises `StanhlicError` if the target lies outside what the ends of the dial give."""
     if sum(t is not None for t in (target_bpp, target_bytes, target_psnr)) != 1: raise StanhlicError("give exactly one of target_bpp, target_bytes, target_psnr")
     a, last = self.analyse(image), (self.points - 1) * STEPS
     at = lambda n: Position(*divmod(n, STEPS))
-    size, bpp = lambda n: len(self._encode(a, at(n))), 8 / (a.height * a.width)
-    if target_psnr is not None: value, goal, unit, rising = lambda n: self.psnr_at(a, at(n)), target_psnr, "dB", True
-    elif target_bpp is not None: value, goal, unit, rising = lambda n: bpp * size(n), target_bpp, "bpp", False
-    else: value, goal, unit, rising = size, target_bytes, "bytes", False
+    rising = target_psnr is not None
+    value = (lambda n: self.psnr_at(a, at(n))) if rising else (lambda n: len(self._encode(a, at(n))))
+    goal = target_psnr if rising else target_bytes if target_bpp is None else bytes_within(target_bpp, a.height, a.width)
     low, high = value(0), value(last)
     if (goal > high) if rising else (goal < low):
-        raise StanhlicError(f"{goal:.6g} {unit} is out of reach for this picture: the model covers {low:.6g} to {high:.6g} {unit}")
+        shown, unit = (lambda v: bpp(v, a.height, a.width), "bpp") if target_bpp is not None else (float, "dB" if rising else "bytes")
+        raise StanhlicError(f"{target_bpp if target_bpp is not None else goal:.6g} {unit} is out of reach for this picture: the dial covers {shown(low):.6g} to {shown(high):.6g} {unit}")
     return quality_of(at(_bisect(value, goal, last, rising)), self.points)
 
 StanhCodec.quality_for = quality_for
@@ -264,9 +268,4 @@ StanhCodec.describe = _describe
 
 def from_weights(weights, device: str = "cpu") -> StanhCodec:
     """Codec from a weight file read by the zoo; raises `StanhlicError` if its configuration and tensors do not fit."""
-    try:
-        model = build_model(weights.header["config"])
-        model.load_state_dict(weights.tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise StanhlicError(f"{weights.header['name']}: configuration and tensors do not fit ({type(e).__name__}); save the model again") from None
-    return StanhCodec(model, weights.header["name"], weights.fingerprint, device, weights.header)
+    return StanhCodec(restore(build_model, weights), weights.header["name"], weights.fingerprint, device, weights.header)

@@ -254,7 +254,7 @@ class STanH(Quantizer, nn.Module):
         self.form = form
         self.raw_jumps = nn.Parameter(torch.zeros(count))
         self.raw_thresholds = nn.Parameter(torch.zeros(count))
-        self.set_values(jumps, thresholds)
+        if not self.raw_jumps.is_meta: self.set_values(jumps, thresholds)  # on `meta` there are shapes and no values
 
     @torch.no_grad()
     def set_values(self, jumps, thresholds):

@@ -17,7 +17,7 @@ from ..training import ImagePool, central_crops, distortion, elapsed, fit, is_ma
 from .annealing import gap, make_schedule
 from .model import RatePoint, StanhModel, build_model, model_config, rounding_point
 from .quantizer import STanH
-from ..zoo import halved, load_weights, resolve_device, restore, save_weights
+from ..zoo import halved, load_weights, model_path, resolve_device, restore, save_weights
 
 # %% ../../nbs/stanh/05_training.ipynb #e6245da3
 class Schedules:
@@ -97,17 +97,25 @@ def hard_validation(
     return validate
 
 # %% ../../nbs/stanh/05_training.ipynb #dcbc9617
+def _lambdas(points) -> list:
+    """λ of rate points; raises `StanhlicError` if one is unknown, as in a model of the authors' files."""
+    if any(p.lmbda is None for p in points): raise StanhlicError("the model has points of unknown lambda, as the authors' files do not tell it; set model.points[i].lmbda for each and save the model again")
+    return [p.lmbda for p in points]
+
 def add_derivation(
     model: StanhModel,
     lmbda: float,      # of the new point
     anchor: int = 0,   # whose network it serves
 ) -> int:              # index of the new point
-    """Insert a derivation, copied from the nearest trained point, and freeze everything else."""
-    own = [i for i, p in enumerate(model.points) if p.anchor == anchor]
-    if any(model.points[i].lmbda == lmbda for i in own): raise StanhlicError(f"the model already has a point at lambda {lmbda:g}; choose another")
-    nearest = model.points[min(own, key=lambda i: abs(np.log(model.points[i].lmbda / lmbda)))]
+    """Insert a derivation, copied from the nearest trained point, and freeze everything else.
+
+    Raises `StanhlicError` if there is a point at that λ, or the λ of the anchor's points are unknown."""
+    own = [p for p in model.points if p.anchor == anchor]
+    lambdas = _lambdas(own)
+    if lmbda in lambdas: raise StanhlicError(f"the model already has a point at lambda {lmbda:g}; choose another")
+    nearest = min(own, key=lambda p: abs(np.log(p.lmbda / lmbda)))
     copy = lambda q: STanH(q.jumps, q.thresholds, q.form)
-    index = own[0] + sum(model.points[i].lmbda < lmbda for i in own)
+    index = [p.anchor for p in model.points].index(anchor) + sum(l < lmbda for l in lambdas)
     model.points.insert(index, RatePoint(copy(nearest.y), copy(nearest.z), anchor, lmbda, "derivation"))
     train_only(model, index)
     return index
@@ -117,18 +125,21 @@ def train_only(model: StanhModel, point: int):
     for name, p in model.named_parameters(): p.requires_grad_(name.startswith(f"points.{point}."))
 
 # %% ../../nbs/stanh/05_training.ipynb #77d2d7e4
+_NETWORKS = {"full": ZOU22, "compact": ZOU22_COMPACT}
+
 def _initial(stage, settings, init, train):
     """The model a stage starts from."""
+    size = settings.get("size", "compact")
+    if size not in _NETWORKS: raise StanhlicError(f"unknown size {size!r}; choose {' or '.join(_NETWORKS)}")
     if init:
-        weights = load_weights(init)
+        weights = load_weights(model_path(init))
         model = restore(build_model, weights)
         if stage != "derivation" and len(model.points) > 1:  # the network starts anew; points derived from it no longer fit
             model = StanhModel([model.anchors[0]], [rounding_point(settings["lmbda"])], model.forms)
         return model, weights.header
     torch.manual_seed(settings.get("seed", 0))
-    config = {"full": ZOU22, "compact": ZOU22_COMPACT}[settings.get("size", "compact")]
     crops = ImagePool(train, 64 if settings["crop"] < 128 else 128, settings.get("seed", 0) + 1).batch(96)
-    return StanhModel([initialise(Zou22(config), crops)], [rounding_point(settings["lmbda"])]), {"provenance": {}}
+    return StanhModel([initialise(Zou22(_NETWORKS[size]), crops)], [rounding_point(settings["lmbda"])]), {"provenance": {}}
 
 def _forms(model, settings):
     """Switch the forms a stage asks for; the published ones use free parameters."""
@@ -149,8 +160,9 @@ def train_stage(
     device: str = "cpu",
     facts: dict = None,
 ) -> StanhModel:
-    """Train one network or one rate point; the model keeps its best averaged weights."""
+    """Train one network or one rate point; the model keeps its best averaged weights. Raises `StanhlicError` as `add_derivation` and `fit` do."""
     plan, metric = make_plan(settings), settings.get("metric", "mse")
+    if lmbda <= 0: raise StanhlicError(f"lambda {lmbda:g} is not positive; choose another")
     point = 0
     if stage == "derivation": point = add_derivation(model, lmbda)
     else:
@@ -166,20 +178,22 @@ def train_stage(
     return model
 
 # %% ../../nbs/stanh/05_training.ipynb #73380269
-_OPTIONS = ("name", "freeze", "size", "metric", "schedule", "beta", "beta_end", "factor", "slope", "rate_form", "centre", "interpolate_z", "validation", "store")
+_OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "slope": 0.01,
+            "rate_form": "threshold", "centre": "residual", "interpolate_z": True, "validation": 24, "store": "fp16"}  # with an example each
 
 def run(
     stage: str,                 # base, anchor or derivation
     profile: str = "smoke",     # smoke, compact or paper
     data: str = None,           # folder of photographs; default: the data set "train"
     out: str = "runs/stanh",    # folder of the run; the weights end as <out>/model.safetensors
-    init: str = None,           # weight file to start from
+    init: str = None,           # name or weight file of a model to start from
     resume: bool = False,       # go on from the last checkpoint in `out`
     device: str = "auto",       # auto, cpu or cuda
     set: list[str] = (),        # "name=value" settings on top of the profile
 ) -> Path:                      # the weight file
-    """Train one stage of the STanH system (STanH, sec. III-C and III-D)."""
+    """Train one stage of the STanH system (STanH, sec. III-C and III-D); raises `StanhlicError` for a stage, setting, model or place that is not there."""
     settings, device, out = load_profile(Path(__file__).with_name("profiles.yaml"), profile, stage, set, _OPTIONS), resolve_device(device), Path(out)
+    plan = make_plan(settings)
     if stage == "derivation" and not init: raise StanhlicError("a derivation needs an anchor; give --init MODEL.safetensors")
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     model, header = _initial(stage, settings, init, train)
@@ -188,7 +202,7 @@ def run(
     folders = {out / f"{stage}-{lmbda:g}": lmbda for lmbda in (settings["lmbdas"] if stage == "derivation" else [settings["lmbda"]])}
     for folder, lmbda in folders.items():
         train_stage(model, stage, settings, train, valid, folder, lmbda, resume, device, facts | {"lambda": lmbda})
-    history = [*header["provenance"].get("stages", []), provenance(make_plan(settings), **facts, seconds=elapsed(*folders))]
+    history = [*header["provenance"].get("stages", []), provenance(plan, **facts, seconds=elapsed(*folders))]
     header = {"system": "stanh", "name": settings.get("name", f"stanh-{stage}"), "config": model_config(model), "provenance": {"stages": history}}
     if is_main(): save_weights(out / "model.safetensors", halved(model.state_dict()) if settings.get("store") == "fp16" else model.state_dict(), header)
     return out / "model.safetensors"
@@ -197,12 +211,13 @@ def run(
 def join_anchors(
     files: list,  # weight files of one anchor each with its derivations, lowest rates first
 ) -> tuple:       # StanhModel; stages of all of them, for the provenance
-    """One model of several anchors; raises `StanhlicError` if their forms differ or their rates are not in order."""
+    """One model of several anchors; raises `StanhlicError` if their forms differ or their rates are unknown or not in order."""
     parts = [load_weights(f) for f in files]
     models = [restore(build_model, w) for w in parts]
     if any(m.forms != models[0].forms or len(m.anchors) > 1 for m in models): raise StanhlicError("the files must have one anchor each and the same forms; train them with the same settings")
     points = [p for m in models for p in m.points]
-    if sorted(points, key=lambda p: p.lmbda) != points: raise StanhlicError("lambda must rise from file to file; order them, or leave out derivations that overlap")
+    lambdas = _lambdas(points)
+    if sorted(lambdas) != lambdas: raise StanhlicError("lambda must rise from file to file; order them, or leave out derivations that overlap")
     for number, m in enumerate(models):
         for p in m.points: p.anchor = number
     stages = [s for w in parts for s in w.header["provenance"].get("stages", [])]
