@@ -11,6 +11,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -29,6 +30,9 @@ def main():
     try: app(prog_name="stanhlic")
     except StanhlicError as e: said = str(e)
     except OSError as e: said = f"{e.filename}: {e.strerror}" if e.filename and e.strerror else str(e)
+    except (MemoryError, RuntimeError) as e:  # torch says want of memory with a RuntimeError
+        if isinstance(e, RuntimeError) and not re.search("out of memory|allocate memory", str(e)): raise
+        said = "not enough memory for this picture or batch; cut it into smaller ones, or take --device cpu on a machine with more"
     print("stanhlic: error: " + " ".join(said.split()), file=sys.stderr)
     sys.exit(1)
 
@@ -503,6 +507,8 @@ def _reproduce(
         return
     rows = reproduce(item, profile, force=force, touch=touch)
     typer.echo(_table([(r["id"], r["outcome"], f"{r['seconds']:.0f} s", " ".join(r["outputs"]) or r["detail"]) for r in rows], ("item", "outcome", "time", "see")))
+    for r in rows:
+        if r["outcome"] == "smoke": typer.echo(f"note: {r['id']}: {r['detail']}", err=True)
     held = {True: "yes", False: "no", None: "not measured"}
     checks = [v for r in rows if r["outcome"] in ("done", "up to date", "touched") for v in verdicts(find_item(r["id"]))]
     if checks: typer.echo("\n" + _table([(v["says"], shown(v["published"], v["unit"]), shown(v["ours"], v["unit"]), shown(v["difference"], v["unit"]), held[v["holds"]], v["kind"] or "")

@@ -183,3 +183,13 @@ def test_the_default_model_is_shipped(cli, photo, tmp_path):
     ok(cli("compress", photo, tmp_path / "a.slic"))
     ok(cli("decompress", tmp_path / "a.slic", tmp_path / "a.png"))
     assert "stanh-zou22-compact" in ok(cli("info", tmp_path / "a.slic"))
+
+
+@pytest.mark.parametrize("error, line", [(MemoryError(), "not enough memory"), (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
+                                         (RuntimeError("shape mismatch"), None)], ids=["python", "torch", "a defect"])
+def test_want_of_memory_is_one_line_and_a_defect_keeps_its_traceback(monkeypatch, capsys, error, line):
+    from stanhlic import cli
+    def fail(**_): raise error
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit if line else RuntimeError): cli.main()
+    if line: assert line in capsys.readouterr().err

@@ -58,6 +58,30 @@ def test_profiles_name_what_exists(profile, stage):
     training.Objective(stage, settings, model.config.rems)
 
 
+def test_settings_as_one_types_them(tmp_path):
+    path = training.run("rem", out=tmp_path, set=(*SHORT, "steps=1e0", "rems=7.5"), device="cpu")
+    assert load_codec(path, device="cpu").model.config.rems == (7.5,)
+
+
+@pytest.mark.parametrize("stage, change, why", [
+    ("first", "lmbda=0.01", "two positive numbers"), ("first", "lmbda=[0.01, -1]", "two positive numbers"), ("first", "network=tiny", "unknown network 'tiny'; choose one of full"),
+    ("first", "hypers=3", "choose 1 or 2"), ("first", "support=-1", "0 or more"), ("first", "crop=100", "multiple of 64"), ("decoder", "qualities=even", "log or published"), ("rem", "rems=high", "rems takes a list")])
+def test_bad_settings(tmp_path, stage, change, why):
+    with pytest.raises(StanhlicError, match=why): training.run(stage, out=tmp_path, set=(*SHORT, change), device="cpu")
+
+
+def test_a_stage_starts_from_a_name_a_file_a_checkpoint_or_a_folder(tmp_path, monkeypatch):
+    first = training.run("first", out=tmp_path / "first", set=SHORT, device="cpu")
+    monkeypatch.setenv("STANHLIC_MODELS", str(tmp_path / "first"))
+    for i, init in enumerate(("progressive-smoke", first, tmp_path / "first")):
+        stages = inspect_weights(training.run("decoder", out=tmp_path / f"{i}", init=init, set=("steps=1", *SHORT[1:]), device="cpu"))["provenance"]["stages"]
+        assert [s["stage"] for s in stages] == ["first", "decoder"]
+    best = training._tensors(tmp_path / "first" / "best.pt")
+    assert all(torch.equal(v, best[k]) for k, v in training._tensors("progressive-smoke").items())
+    for init in ("progressive-smok", tmp_path / "none.pt", tmp_path):
+        with pytest.raises(StanhlicError, match="unknown model|no such model file"): training.run("decoder", out=tmp_path / "x", init=init, device="cpu")
+
+
 def test_refusals(tmp_path):
     for stage, profile, changes in (("second", "smoke", ()), ("first", "huge", ()), ("first", "smoke", ("colour=red",)), ("decoder", "compact", ())):
         with pytest.raises(StanhlicError): training.run(stage, profile, out=tmp_path, set=changes, device="cpu")

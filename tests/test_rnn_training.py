@@ -69,9 +69,22 @@ def test_variants_by_setting(photographs, tmp_path):
     assert load_codec(path, device="cpu").model.config.mean_scale
 
 
-@pytest.mark.parametrize("change, why", (("lambda=1", "unknown setting"), ("preset=best", "unknown preset"), ("hidden_kernel=2", "hidden_kernel 2"), ("lambdas=[0]", "positive")))
+@pytest.mark.parametrize("change, why", (("lambda=1", "unknown setting"), ("preset=best", "unknown preset"), ("hidden_kernel=2", "hidden_kernel 2"), ("lambdas=[0]", "positive"), ("lambdas=[[1]]", "positive"), ("curriculum=0.5", "curriculum takes a list"),
+                                         ("curriculum=[[0.5]]", "give pairs"), ("curriculum=[[0.5, 0]]", "give pairs"), ("init_scale=0", "positive"), ("latent=2.5", "a whole number"), ("crop=100", "multiple of 64")))
 def test_bad_settings(photographs, tmp_path, change, why):
     with pytest.raises(StanhlicError, match=why): run(photographs, tmp_path, change)
+
+
+def test_settings_as_one_types_them(photographs, tmp_path):
+    codec = load_codec(run(photographs, tmp_path, "steps=1e0", "lambdas=1e-2"), device="cpu")
+    assert (codec.layers, codec.config["lambdas"]) == (1, [0.01])
+
+
+def test_a_run_starts_from_a_model_by_name(photographs, tmp_path, monkeypatch):
+    run(photographs, tmp_path / "a", "steps=1", "name=mine")
+    monkeypatch.setenv("STANHLIC_MODELS", str(tmp_path / "a"))
+    assert len(load_codec(run(photographs, tmp_path / "b", "steps=1", init="mine"), device="cpu").provenance["stages"]) == 2
+    with pytest.raises(StanhlicError, match="unknown model 'mien'"): run(photographs, tmp_path / "c", init="mien")
 
 
 def test_bad_places(photographs, tmp_path):

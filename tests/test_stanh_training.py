@@ -8,8 +8,9 @@ from PIL import Image
 
 from stanhlic.datasets import sample_photograph
 from stanhlic.errors import StanhlicError
-from stanhlic.stanh.training import run
-from stanhlic.zoo import load_codec, load_weights
+from stanhlic.stanh.model import build_model, model_config
+from stanhlic.stanh.training import add_derivation, join_anchors, make_schedules, run
+from stanhlic.zoo import load_codec, load_weights, restore, save_weights
 
 torch.set_num_threads(1)
 
@@ -54,6 +55,45 @@ def test_log_and_provenance(anchor):
     ("derivation", "smoke", [], "needs an anchor"), ("polish", "smoke", [], "unknown stage"), ("base", "huge", [], "unknown profile"),
     ("anchor", "smoke", ["lambda=1"], "unknown setting"), ("anchor", "smoke", ["schedule=sawtooth"], "unknown schedule"),
     ("anchor", "smoke", ["metric=ssim"], "unknown metric"), ("base", "smoke", ["crop=4096"], "4096 pixels"),
-    ("base", "smoke", ["lr=1e9", "steps=40"], "not a number")])
+    ("base", "smoke", ["lr=1e9", "steps=40"], "not a number"), ("base", "smoke", ["size=tiny"], "unknown size 'tiny'; choose full or compact"),
+    ("base", "smoke", ["crop=100"], "multiple of 64"), ("base", "smoke", ["lmbda=-1"], "not positive"), ("base", "smoke", ["freeze=true"], "trains nothing"),
+    ("anchor", "smoke", ["rate_form=middle"], "threshold or midpoint")])
 def test_refusals(data, tmp_path, stage, profile, settings, message):
     with pytest.raises(StanhlicError, match=message): run(stage, profile, data=data, out=tmp_path, device="cpu", set=settings)
+
+
+@pytest.mark.parametrize("changes", [["steps=1e0", "lmbdas=0.01"], ["steps=1", "lmbdas=[1e-2]"]])
+def test_settings_as_one_types_them(data, anchor, changes, tmp_path):
+    codec = load_codec(str(run("derivation", out=tmp_path, data=data, init=anchor, device="cpu", set=changes)), device="cpu")
+    assert [p.lmbda for p in codec.model.points] == [0.01, 0.013] and codec.provenance["stages"][-1]["plan"]["steps"] == 1
+
+
+def test_a_run_starts_from_a_model_by_name(data, anchor, tmp_path, monkeypatch):
+    monkeypatch.setenv("STANHLIC_MODELS", str(anchor.parent))
+    codec = load_codec(str(run("derivation", out=tmp_path, data=data, init="stanh-anchor", device="cpu", set=["steps=1", "lmbdas=0.01"])), device="cpu")
+    assert len(codec.model.points) == 2 and [s["stage"] for s in codec.provenance["stages"]] == ["base", "anchor", "derivation"]
+    with pytest.raises(StanhlicError, match="unknown model 'stanh-anchr'"): run("derivation", out=tmp_path, data=data, init="stanh-anchr", device="cpu")
+
+
+def test_a_model_of_unknown_lambda_is_refused(data, anchor, tmp_path):
+    weights = load_weights(anchor)
+    model = restore(build_model, weights)
+    model.points[0].lmbda = None  # as `import_stanh` leaves it
+    with pytest.raises(StanhlicError, match="unknown lambda.*set model.points"): add_derivation(model, 0.02)
+    path = tmp_path / "imported.safetensors"
+    save_weights(path, model.state_dict(), weights.header | {"config": model_config(model)})
+    with pytest.raises(StanhlicError, match="set model.points"): run("derivation", out=tmp_path, data=data, init=path, device="cpu")
+    with pytest.raises(StanhlicError, match="set model.points"): join_anchors([path, anchor])
+    model.points[0].lmbda = 0.013
+    assert add_derivation(model, 0.02) == 1
+
+
+@pytest.mark.parametrize("name, counters", [("ramp", ["count"]), ("gap_stochastic", ["beta", "beta_max"]), ("linear", ["beta"]), ("constant", [])])
+def test_a_resumed_schedule_keeps_the_settings_it_was_made_with(name, counters):
+    old = make_schedules({"schedule": name, "steps": 100, "beta": 5.0, "beta_end": 20.0, "factor": 10.0, "slope": 0.1})
+    new = make_schedules({"schedule": name, "steps": 400, "beta": 7.0, "beta_end": 50.0, "factor": 20.0, "slope": 0.2})
+    for _ in range(50): old.advance({"gap_y": 0.01, "gap_z": 0.01})
+    asked, reached = vars(new.y).copy(), vars(old.y)
+    new.load_state_dict(old.state_dict())
+    for field, value in vars(new.y).items():
+        if field != "generator": assert value == (reached if field in counters else asked)[field], field

@@ -3,6 +3,7 @@
 Run as a script it trains each system for three steps. `torchrun` starts two of it, since `accelerate launch --cpu` can start several only through MPI;
 Accelerate finds its place in what torchrun sets, as it does in what its own launcher sets on GPUs."""
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,11 +134,91 @@ def test_a_run_goes_on_from_an_earlier_checkpoint_that_was_kept(tmp_path):
     assert torch.equal(go(tmp_path, resume=True).weight, whole) and [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_run_resumed_with_other_settings_goes_on_with_those_and_says_so(tmp_path):
+    def said(): return json.loads((tmp_path / "plan.json").read_text())
+    go(tmp_path)
+    go(tmp_path, plan=Plan(**vars(PLAN) | {"steps": 8, "lr": 1e-4}), resume=True, facts={"settings": {"colour": "red"}})
+    assert (said()["plan"]["steps"], said()["plan"]["lr"], said()["settings"]) == (8, 1e-4, {"colour": "red"})
+    assert [line["lr"] for line in read_log(tmp_path / "log.jsonl")][-1] <= 1e-4
+    go(tmp_path, plan=Plan(**vars(PLAN) | {"lr": 1.0}), resume=True)  # nothing is left to do with these
+    assert said()["plan"]["lr"] == 1e-4
+
+
+def test_learning_rates_and_average_of_a_resumed_run_are_those_of_its_plan():
+    def trainer(**changes):
+        torch.manual_seed(0)
+        model = torch.nn.ModuleDict({"g_a": torch.nn.Linear(2, 2), "h_a": torch.nn.Linear(2, 2)})
+        model.predictors, model.quantiles = ("h_a",), torch.nn.Parameter(torch.zeros(2))
+        return Trainer(model, Plan(**changes))
+    old, new = trainer(lr_predictors=0.2, lr_aux=1e-2, ema=0.0), trainer(lr_predictors=0.5, lr_aux=1e-3, ema=0.9)
+    with torch.no_grad():
+        for p in old.inner.parameters(): p.add_(1)
+    new.restore(old.state())
+    assert [g["share"] for g in new.optimizer.param_groups] == [1.0, 0.5] and new.aux.param_groups[0]["lr"] == 1e-3
+    assert all(torch.equal(v, old.moving[k]) for k, v in new.mean.items())
+
+
+def test_the_commit_of_another_repository_is_not_ours(tmp_path, monkeypatch):
+    def git(*words): subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *words], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "env/stanhlic").mkdir(parents=True)
+    (tmp_path / "own.py").write_text("1")
+    installed = shutil.copy(engine.__file__, tmp_path / "env/stanhlic/training.py")
+    git("init"); git("add", "own.py"); git("commit", "-m", "one")
+    monkeypatch.setattr(engine, "__file__", str(installed))
+    assert engine._commit() == "not in a repository"
+    git("add", "."); git("commit", "-m", "two")
+    assert len(engine._commit()) >= 7 and " " not in engine._commit()
+
+
 def test_a_run_that_is_not_resumed_starts_anew(tmp_path):
     go(tmp_path)
     go(tmp_path, plan=Plan(**vars(PLAN) | {"steps": 2}))
     assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2] and not (tmp_path / "step-00000006.pt").exists()
 
+
+# %% settings
+
+PROFILE = "smoke: {anchor: {steps: 4, lmbda: 0.013, lmbdas: [0.02], pairs: [[0.25, 1]], freeze: true, name: it}}"
+
+
+@pytest.fixture
+def asked(tmp_path):
+    (tmp_path / "profiles.yaml").write_text(PROFILE)
+    return lambda *changes: engine.load_profile(tmp_path / "profiles.yaml", "smoke", "anchor", changes, {"store": "fp16"})
+
+
+@pytest.mark.parametrize("change, value", [
+    ("steps=1e4", 10000), ("steps=12", 12), ("lmbda=1e-2", 0.01), ("lr=1e-4", 1e-4), ("lmbdas=0.01", [0.01]), ("lmbdas=[1e-2, 0.1]", [0.01, 0.1]), ("lmbdas=[]", []),
+    ("pairs=[[1e-1, 2]]", [[0.1, 2]]), ("freeze=false", False), ("name=2024", "2024"), ("name=1e4", "1e4"), ("store=", ""), ("precision=no", "no"), ("compile=true", True)])
+def test_a_value_becomes_what_the_setting_holds(asked, change, value):
+    found = asked(change)[change.partition("=")[0]]
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("change, kind", [
+    ("steps=many", "a whole number"), ("steps=2.5", "a whole number"), ("steps=true", "a whole number"), ("steps=", "a whole number"), ("steps=[4]", "a whole number"), ("steps", "a whole number"), ("seed=1e30", "a whole number"),
+    ("lmbda=low", "a number"), ("lmbda=nan", "a number"), ("lmbda=[0.1", "a number"), ("lmbda={a: 1}", "a number"), ("lmbdas=[low]", "a list"), ("lmbdas=[[0.1]]", "a list"), ("lmbdas=", "a list"),
+    ("pairs=0.1", "a list"), ("freeze=1", "true or false"), ("freeze=", "true or false"), ("name=[a]", "a text")])
+def test_a_value_of_another_kind_is_refused(asked, change, kind):
+    name, _, given = change.partition("=")
+    with pytest.raises(StanhlicError) as refused: asked(change)
+    assert str(refused.value).startswith(f"{name} takes {kind}, not {given!r}; an example is {name}=") and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "accumulate", "validate_every", "log_every", "keep"])
+def test_counts_of_a_plan_are_at_least_one(name):
+    for value in (0, -1):
+        with pytest.raises(StanhlicError, match=f"^{name}={value}; take at least 1"): engine.make_plan({name: value})
+
+
+def test_crops_and_learning_rates_of_a_plan():
+    for crop in (0, -64, 32, 100):
+        with pytest.raises(StanhlicError, match=f"^crop={crop}; take a multiple of 64"): engine.make_plan({"crop": crop})
+    with pytest.raises(StanhlicError, match="^lr=-1; take no less than 0"): engine.make_plan({"lr": -1.0})
+    assert engine.make_plan({"crop": 192, "lr": "1e-4"}).lr == 1e-4
+
+
+# %% what goes wrong
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path, where):
@@ -214,7 +295,8 @@ def nothing_is_written(monkeypatch):
     monkeypatch.setattr(engine, "save_checkpoint", lambda *rest: None)
     monkeypatch.setattr("stanhlic.zoo.save_weights", lambda *rest: None)
     for room in (stanh, rnn): monkeypatch.setattr(room, "save_weights", lambda *rest: None)
-    monkeypatch.setattr(progressive, "initialise", lambda model, path: model)
+    monkeypatch.setattr(progressive, "initialise", lambda model, *rest: model)
+    monkeypatch.setattr(progressive, "_history", lambda path: [])
     fresh = stanh._initial
     monkeypatch.setattr(stanh, "_initial", lambda stage, settings, init, train: fresh("anchor", {"size": "full", "lmbda": 0.013} | settings, None, train))
 

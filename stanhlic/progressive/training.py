@@ -238,9 +238,12 @@ _VARIANT = ("rem_depth", "rem_mean", "closed_loop", "support", "decoders", "hype
 _OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"top": "high.safetensors", "store": "fp16", "between": 0.5}  # with an example each
 
 def network_for(settings: dict, stage: str) -> ProgressiveModel:
-    """Untrained network of a stage's settings: its size, with the variant they name."""
+    """Untrained network of a stage's settings: its size, with the variant they name. Raises `StanhlicError` if there is none."""
     if settings["network"] not in SIZES: raise StanhlicError(f"unknown network {settings['network']!r}; choose one of {', '.join(SIZES)}")
     variant = {k: settings[k] for k in _VARIANT if k in settings}
+    wrong = [k for k in ("encoders", "hypers", "decoders") if variant.get(k, 2) not in (1, 2)]
+    if wrong: raise StanhlicError(f"{wrong[0]}={variant[wrong[0]]}; choose 1 or 2")
+    if variant.get("support", 0) < 0: raise StanhlicError(f"support={variant['support']}; choose 0 or more")
     rems = tuple(map(float, settings.get("rems", ()))) if stage == "rem" else ()
     return ProgressiveModel(replace(SIZES[settings["network"]], rems=rems, ranking=settings.get("ranking", "global"), **variant))
 

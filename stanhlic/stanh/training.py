@@ -142,9 +142,11 @@ def _initial(stage, settings, init, train):
     return StanhModel([initialise(Zou22(_NETWORKS[size]), crops)], [rounding_point(settings["lmbda"])]), {"provenance": {}}
 
 def _forms(model, settings):
-    """Switch the forms a stage asks for; the published ones use free parameters."""
+    """Switch the forms a stage asks for; the published ones use free parameters. Raises `StanhlicError` for one that does not exist."""
     from dataclasses import replace
     chosen = {k: settings[k] for k in ("rate_form", "centre", "interpolate_z") if k in settings}
+    for name, known in (("rate_form", ("threshold", "midpoint")), ("centre", ("residual", "raw"))):
+        if chosen.get(name, known[0]) not in known: raise StanhlicError(f"unknown {name} {chosen[name]!r}; choose {' or '.join(known)}")
     model.forms = replace(model.forms, **chosen)
 
 # %% ../../nbs/stanh/05_training.ipynb #f1c7b0d4
@@ -163,6 +165,7 @@ def train_stage(
     """Train one network or one rate point; the model keeps its best averaged weights. Raises `StanhlicError` as `add_derivation` and `fit` do."""
     plan, metric = make_plan(settings), settings.get("metric", "mse")
     if lmbda <= 0: raise StanhlicError(f"lambda {lmbda:g} is not positive; choose another")
+    if stage == "base" and settings.get("freeze"): raise StanhlicError("a base stage with a frozen network trains nothing; leave freeze to the anchor")
     point = 0
     if stage == "derivation": point = add_derivation(model, lmbda)
     else:
