@@ -618,6 +618,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'stanhlic.reproduce._holds': ('core/reproduce.html#_holds', 'stanhlic/reproduce.py'),
                                     'stanhlic.reproduce._in_the_way': ('core/reproduce.html#_in_the_way', 'stanhlic/reproduce.py'),
                                     'stanhlic.reproduce._input': ('core/reproduce.html#_input', 'stanhlic/reproduce.py'),
+                                    'stanhlic.reproduce._known': ('core/reproduce.html#_known', 'stanhlic/reproduce.py'),
                                     'stanhlic.reproduce._look_up': ('core/reproduce.html#_look_up', 'stanhlic/reproduce.py'),
                                     'stanhlic.reproduce._models': ('core/reproduce.html#_models', 'stanhlic/reproduce.py'),
                                     'stanhlic.reproduce._numbers_file': ('core/reproduce.html#_numbers_file', 'stanhlic/reproduce.py'),

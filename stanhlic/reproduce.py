@@ -71,6 +71,11 @@ def find_item(
     return items[name]
 
 # %% ../nbs/core/08d_reproduce.ipynb #0d613ef6
+def _known(entry, folder):
+    "Parameters of an item's notebook, as papermill reads them"
+    import papermill
+    return papermill.inspect_notebook(str(Path(folder or papers_folder()) / entry["notebook"]))
+
 def check_parameters(
     entry: dict,                       # of the registry
     profile: str,                      # smoke, compact or paper
@@ -79,13 +84,12 @@ def check_parameters(
     """Parameters of an item in a profile.
 
     Raises `StanhlicError` if the item has no such profile, its notebook is missing, or the notebook does not know a parameter."""
-    import papermill
     if profile not in PROFILES: raise StanhlicError(f"unknown profile '{profile}'; choose {', '.join(PROFILES)}")
     if profile not in entry["parameters"]:
         raise StanhlicError(f"{entry['id']} has no profile {profile} (it has {', '.join(entry['parameters'])}); it needs {entry['needs']}")
     path = Path(folder or papers_folder()) / entry["notebook"]
     if not path.is_file(): raise StanhlicError(f"{entry['id']}: its notebook {path} is missing; install stanhlic again")
-    known, given = papermill.inspect_notebook(str(path)), entry["parameters"][profile] or {}
+    known, given = _known(entry, folder), entry["parameters"][profile] or {}
     unknown = sorted(given.keys() - known.keys())
     if unknown: raise StanhlicError(f"{entry['id']}: its notebook knows no parameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
     return given
@@ -119,9 +123,8 @@ def state_of(
     folder: str | Path | None = None,  # holds the notebooks
 ) -> dict:                             # part -> mark, 16 hex digits
     """What a run would depend on: notebook, parameters, code, weights, data, inputs; raises `StanhlicError` as `check_parameters` does."""
-    import papermill
     path, given = Path(folder or papers_folder()) / entry["notebook"], check_parameters(entry, profile, folder)
-    known, paper = papermill.inspect_notebook(str(path)), entry["paper"]
+    known, paper = _known(entry, folder), entry["paper"]
     code = [_python("".join(c["source"])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     return {"notebook": mark(code), "parameters": mark(given), "code": code_mark("\n".join(code), [paper] if paper in KINDS.values() else KINDS.values()),
             "weights": mark(_models(entry, given, known)), "data": mark(_photographs(given, known)), "inputs": mark({p: _input(Path(p)) for p in entry.get("inputs", [])})}
@@ -144,8 +147,9 @@ def _stamp(entry, profile, state, measured=None):
     "Write into the numbers beside the picture what made them"
     path = _numbers_file(entry)
     if profile == "smoke" or path is None or not path.is_file(): return
-    if figure_numbers(path).get("kind") == "smoke": return
-    numbers = figure_numbers(path) | {"made_by": {"profile": profile, **state} | ({"measured": measured} if measured else {})}
+    numbers = figure_numbers(path)
+    if numbers.get("kind") == "smoke": return
+    numbers |= {"made_by": {"profile": profile, **state} | ({"measured": measured} if measured else {})}
     atomic_write(path, (json.dumps(numbers, indent=1, ensure_ascii=False) + "\n").encode())
 
 # %% ../nbs/core/08d_reproduce.ipynb #3933ab57
@@ -155,9 +159,7 @@ def stands_in(
     folder: str | Path | None = None,  # holds the notebooks
 ) -> bool:
     """Whether the sample photograph would stand in for Kodak, where numbers were asked for."""
-    import papermill
-    if profile == "smoke" or entry["notebook"] is None: return False
-    return "n_images" in papermill.inspect_notebook(str(Path(folder or papers_folder()) / entry["notebook"])) and not has_dataset("kodak")
+    return profile != "smoke" and entry["notebook"] is not None and "n_images" in _known(entry, folder) and not has_dataset("kodak")
 
 def run_item(
     entry: dict,                       # of the registry
@@ -189,9 +191,7 @@ def _in_the_way(entry, profile, folder):
     "What an item needs that is not here, or None"
     if entry["notebook"] is None: return entry["needs"]
     if profile == "smoke" or profile not in entry["parameters"]: return None
-    import papermill
-    known = papermill.inspect_notebook(str(Path(folder or papers_folder()) / entry["notebook"]))
-    lacking = [n for n, mark in _models(entry, entry["parameters"][profile] or {}, known).items() if mark == "missing" and not Path(n).is_file()]
+    lacking = [n for n, mark in _models(entry, entry["parameters"][profile] or {}, _known(entry, folder)).items() if mark == "missing" and not Path(n).is_file()]
     return f"the weights {', '.join(lacking)}, which are not in this installation" if lacking else None
 
 # %% ../nbs/core/08d_reproduce.ipynb #f382fdee
