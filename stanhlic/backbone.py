@@ -6,7 +6,7 @@
 __all__ = ['ZOU22', 'ZOU22_COMPACT', 'Zou22Config', 'GDN', 'relative_positions', 'to_windows', 'from_windows', 'shift_mask',
            'WindowAttention', 'ResidualUnit', 'AttentionGate', 'analysis', 'synthesis', 'hyper_analysis',
            'hyper_synthesis', 'slice_network', 'FixedRate', 'add_noise', 'round_ste', 'Zou22', 'initialise',
-           'block_components', 'awake', 'rate']
+           'block_components', 'awake', 'renew_entropy', 'rate']
 
 # %% ../nbs/core/05_backbone.ipynb #6fa91466
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Zou22Config:
     outer_gate: bool = True                          # an attention gate at 1/4 of the resolution, beside the one at 1/16
 
 ZOU22 = Zou22Config()
-ZOU22_COMPACT = Zou22Config(width=64, latent=96, slices=4, support=3, context=(64,), heads=2, units=1, outer=(32, 64), outer_gate=False)
+ZOU22_COMPACT = Zou22Config(width=80, latent=192, slices=4, support=3, context=(56,), heads=4, units=1, outer=(32, 64), outer_gate=False)
 
 # %% ../nbs/core/05_backbone.ipynb #9a0bf58f
 class _Positive(nn.Module):
@@ -338,7 +338,18 @@ def _principal_block(down, up, x, size: float):
     up.weight[:len(vectors), :, 2:4, 2:4] += vectors / scale
     down.bias.copy_(-(down.weight.sum((2, 3)) @ mean)); up.bias.copy_(mean)
 
-# %% ../nbs/core/05_backbone.ipynb #02a47175
+# %% ../nbs/core/05_backbone.ipynb #dcf10191
+def _tell_entropy(net, y):
+    "Let the entropy model of fresh weights begin with the mean and scale of each channel of y, and z with a spread of 2"
+    for branches, value in ((net.cc_mean_transforms, y.mean((0, 2, 3))), (net.cc_scale_transforms, y.std((0, 2, 3)).clamp(min=0.3))):
+        for branch, part in zip(branches, value.chunk(net.config.slices)): branch[-1].weight.mul_(0.1); branch[-1].bias.copy_(part)
+    for branch in (*net.cc_mean_transforms, *net.cc_scale_transforms, *net.lrp_transforms): branch[0].weight.mul_(0.3)
+    z = net.h_a(y); gain = 2 / z.std((0, 2, 3)).clamp(min=1e-3)
+    net.h_a[-1].weight.mul_(gain[:, None, None, None]); net.h_a[-1].bias.copy_(-gain * z.mean((0, 2, 3)))
+    for h in (net.h_mean_s, net.h_scale_s): h[0].weight.div_(2)
+    return net
+
+# %% ../nbs/core/05_backbone.ipynb #e8664535
 def _principal_start(net, crops):
     downs = [m for m in net.g_a if isinstance(m, nn.Conv2d)]
     ups, x = [m for m in net.g_s[::-1] if isinstance(m, nn.ConvTranspose2d)], crops
@@ -348,14 +359,7 @@ def _principal_start(net, crops):
         if i < 3: x = net.g_a[list(net.g_a).index(down) + 1](x)
     for gate in (m for s in (net.g_a, net.g_s) for m in s if isinstance(m, AttentionGate)):
         gate.conv_b[-1].weight.mul_(0.1); nn.init.constant_(gate.conv_b[-1].bias, -3.0)
-    y = net.g_a(crops)
-    for branches, value in ((net.cc_mean_transforms, y.mean((0, 2, 3))), (net.cc_scale_transforms, y.std((0, 2, 3)).clamp(min=0.3))):
-        for branch, part in zip(branches, value.chunk(net.config.slices)): branch[-1].weight.mul_(0.1); branch[-1].bias.copy_(part)
-    for branch in (*net.cc_mean_transforms, *net.cc_scale_transforms, *net.lrp_transforms): branch[0].weight.mul_(0.3)
-    z = net.h_a(y); gain = 1.5 / z.std()
-    net.h_a[-1].weight.mul_(gain); net.h_a[-1].bias.copy_(-gain * z.mean((0, 2, 3)))
-    for h in (net.h_mean_s, net.h_scale_s): h[0].weight.div_(gain)
-    return net
+    return _tell_entropy(net, net.g_a(crops))
 
 # %% ../nbs/core/05_backbone.ipynb #9e54d1be
 @torch.no_grad()
@@ -371,6 +375,18 @@ def awake(
     finally:
         for hook in hooks: hook.remove()
     return torch.cat(heard).mean().item()
+
+# %% ../nbs/core/05_backbone.ipynb #61140710
+@torch.no_grad()
+def renew_entropy(
+    net: Zou22,           # changed in place; its transforms stay as they are
+    crops: torch.Tensor,  # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64
+) -> Zou22:
+    """Begin the hyperprior and the slice networks anew, for the latents the network has."""
+    new = initialise(Zou22(net.config)).to(crops.device)
+    state = {k: v for k, v in new.state_dict().items() if not k.startswith(("g_a.", "g_s."))}
+    net.load_state_dict(net.state_dict() | state)
+    return _tell_entropy(net, net.g_a(crops))
 
 # %% ../nbs/core/05_backbone.ipynb #06dfb4b0
 def rate(

@@ -260,9 +260,10 @@ def run(
     stop_at: int = None,         # stop early at this step, as a kill would
 ) -> Path:                       # the weight file
     """Train one stage and write its weights; raises `StanhlicError` for a setting that does not exist or data that are not there."""
-    from stanhlic.zoo import halved, resolve_device, save_weights
+    from stanhlic.zoo import check_name, resolve_device, save_weights, storage
     settings = load_profile(_profiles(), profile, stage, set, _OPTIONS)
-    plan, device = make_plan(settings), resolve_device(device)
+    plan, device, store = make_plan(settings), resolve_device(device), storage(settings.get("store", ""))
+    check_name(settings.get("name", f"progressive-{profile}"))
     torch.manual_seed(plan.seed)
     model = network_for(settings, stage)
     if init: initialise(model, init, settings.get("top"))
@@ -276,6 +277,5 @@ def run(
     fit(model, objective, ImagePool(train, plan.crop, plan.seed), plan, out, validate, None, resume, device, facts, stop_at)
     stages = [*_history(init), provenance(plan, **facts, seconds=elapsed(out))]
     header = {"system": "progressive", "name": settings.get("name", f"progressive-{profile}"), "config": model_config(model), "provenance": {"stages": stages}}
-    state = model.state_dict()
-    if is_main(): save_weights(Path(out) / "model.safetensors", halved(state) if settings.get("store") == "fp16" else state, header)
+    if is_main(): save_weights(Path(out) / "model.safetensors", store(model.state_dict()), header)
     return Path(out) / "model.safetensors"

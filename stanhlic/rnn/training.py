@@ -19,7 +19,7 @@ from .model import RnnHyper, build_model
 from .networks import RnnConfig
 from .start import principal_start
 from ..training import ImagePool, central_crops, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays
-from ..zoo import load_weights, model_path, resolve_device, save_weights
+from ..zoo import check_name, load_weights, model_path, resolve_device, save_weights
 
 # %% ../../nbs/rnn/04_training.ipynb #f995efe2
 class Preset(NamedTuple):
@@ -150,6 +150,7 @@ def run(
     """Train the recurrent layered codec (Su et al. 2020); raises `StanhlicError` for a stage, setting, model or place that is not there."""
     settings, device, out = load_profile(Path(__file__).with_name("profiles.yaml"), profile, stage, set), resolve_device(device), Path(out)
     preset, plan = find_preset(settings), make_plan(settings)
+    check_name(settings["name"])
     schedule = Schedule(plan.steps, len(preset.lambdas), settings["curriculum"], settings["rate_warmup"])
     model, history = make_model(settings, init)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
