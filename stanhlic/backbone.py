@@ -339,15 +339,17 @@ def _principal_block(down, up, x, size: float):
     down.bias.copy_(-(down.weight.sum((2, 3)) @ mean)); up.bias.copy_(mean)
 
 # %% ../nbs/core/05_backbone.ipynb #dcf10191
-def _tell_entropy(net, y):
-    "Let the entropy model of fresh weights begin with the mean and scale of each channel of y, and z with a spread of 2"
+def _tell_slices(net, y):
+    "Let fresh slice networks begin with the mean and scale of each channel of y"
     for branches, value in ((net.cc_mean_transforms, y.mean((0, 2, 3))), (net.cc_scale_transforms, y.std((0, 2, 3)).clamp(min=0.3))):
         for branch, part in zip(branches, value.chunk(net.config.slices)): branch[-1].weight.mul_(0.1); branch[-1].bias.copy_(part)
     for branch in (*net.cc_mean_transforms, *net.cc_scale_transforms, *net.lrp_transforms): branch[0].weight.mul_(0.3)
+
+def _tell_hyper(net, y):
+    "Let a fresh hyperprior begin with a spread of 2 in every channel of z"
     z = net.h_a(y); gain = 2 / z.std((0, 2, 3)).clamp(min=1e-3)
     net.h_a[-1].weight.mul_(gain[:, None, None, None]); net.h_a[-1].bias.copy_(-gain * z.mean((0, 2, 3)))
     for h in (net.h_mean_s, net.h_scale_s): h[0].weight.div_(2)
-    return net
 
 # %% ../nbs/core/05_backbone.ipynb #e8664535
 def _principal_start(net, crops):
@@ -359,7 +361,9 @@ def _principal_start(net, crops):
         if i < 3: x = net.g_a[list(net.g_a).index(down) + 1](x)
     for gate in (m for s in (net.g_a, net.g_s) for m in s if isinstance(m, AttentionGate)):
         gate.conv_b[-1].weight.mul_(0.1); nn.init.constant_(gate.conv_b[-1].bias, -3.0)
-    return _tell_entropy(net, net.g_a(crops))
+    y = net.g_a(crops)
+    _tell_slices(net, y); _tell_hyper(net, y)
+    return net
 
 # %% ../nbs/core/05_backbone.ipynb #9e54d1be
 @torch.no_grad()
@@ -379,14 +383,18 @@ def awake(
 # %% ../nbs/core/05_backbone.ipynb #61140710
 @torch.no_grad()
 def renew_entropy(
-    net: Zou22,           # changed in place; its transforms stay as they are
-    crops: torch.Tensor,  # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64
+    net: Zou22,            # changed in place; its transforms stay as they are
+    crops: torch.Tensor,   # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64
+    slices: bool = False,  # the slice networks too, not the hyperprior alone
 ) -> Zou22:
-    """Begin the hyperprior and the slice networks anew, for the latents the network has."""
-    new = initialise(Zou22(net.config)).to(crops.device)
-    state = {k: v for k, v in new.state_dict().items() if not k.startswith(("g_a.", "g_s."))}
-    net.load_state_dict(net.state_dict() | state)
-    return _tell_entropy(net, net.g_a(crops))
+    """Begin the hyperprior anew, or the whole entropy model, for the latents the network has."""
+    old = ("g_a.", "g_s.") if slices else ("g_a.", "g_s.", "cc_", "lrp_")
+    new = initialise(Zou22(net.config)).to(crops.device).state_dict()
+    net.load_state_dict(net.state_dict() | {k: v for k, v in new.items() if not k.startswith(old)})
+    y = net.g_a(crops)
+    if slices: _tell_slices(net, y)
+    _tell_hyper(net, y)
+    return net
 
 # %% ../nbs/core/05_backbone.ipynb #06dfb4b0
 def rate(

@@ -43,8 +43,9 @@ def test_derivations_move_nothing_but_their_own_numbers(data, anchor, settings, 
     assert codec.decode(codec.encode(sample_photograph(96), 80)).shape[2] == 3
 
 
-def test_entropy_networks_begin_anew_alone(data, anchor, tmp_path):
-    path = run("base", out=tmp_path, data=data, init=anchor, device="cpu", set=["renew=true", "side=0.5"])
+@pytest.mark.parametrize("what", ["hyper", "all"])
+def test_entropy_networks_begin_anew_alone(data, anchor, tmp_path, what):
+    path = run("base", out=tmp_path, data=data, init=anchor, device="cpu", set=[f"renew={what}", "side=0.5"])
     old, new = load_weights(anchor).tensors, load_weights(path).tensors
     still = {k for k in old if k.startswith(("anchors.0.g_a", "anchors.0.g_s"))}
     assert still and all(torch.equal(old[k], new[k]) for k in still)
@@ -67,7 +68,7 @@ def test_log_and_provenance(anchor):
     ("anchor", "smoke", ["metric=ssim"], "unknown metric"), ("base", "smoke", ["crop=4096"], "4096 pixels"),
     ("base", "smoke", ["lr=1e9", "steps=40"], "not a number"), ("base", "smoke", ["size=tiny"], "unknown size 'tiny'; choose full or compact"),
     ("base", "smoke", ["crop=100"], "multiple of 64"), ("base", "smoke", ["lmbda=-1"], "not positive"), ("base", "smoke", ["freeze=true"], "trains nothing"),
-    ("anchor", "smoke", ["rate_form=middle"], "threshold or midpoint"), ("base", "smoke", ["side=0.9"], "0 to 0.75"),
+    ("anchor", "smoke", ["rate_form=middle"], "threshold or midpoint"), ("base", "smoke", ["side=0.9"], "0 to 0.75"), ("base", "smoke", ["renew=z"], "hyper, for the hyperprior alone, or all"),
     ("base", "smoke", ["name=My Model"], "a-z 0-9"), ("base", "smoke", ["store=int8"], "store=fp16"), ("base", "smoke", ["validation=0"], "at least 1")])
 def test_refusals(data, tmp_path, stage, profile, settings, message):
     with pytest.raises(StanhlicError, match=message): run(stage, profile, data=data, out=tmp_path, device="cpu", set=settings)

@@ -177,11 +177,12 @@ def _forms(model, settings):
     model.forms = replace(model.forms, **chosen)
 
 # %% ../../nbs/stanh/05_training.ipynb #5a4b0078
-def _renew(model, pool):
-    "Begin the entropy networks of the first anchor anew and leave gradients to them alone"
+def _renew(model, pool, what):
+    "Begin entropy networks of the first anchor anew and leave gradients to the entropy model alone"
     net = model.anchors[0]
     if not isinstance(net, Zou22): raise StanhlicError("renew begins the entropy networks of a zou22 network anew; this one is another, leave it out")
-    renew_entropy(net, pool.batch(96, step=0))
+    if what not in ("hyper", "all"): raise StanhlicError(f"renew={what}; choose hyper, for the hyperprior alone, or all")
+    renew_entropy(net, pool.batch(96, step=0), slices=what == "all")
     net.g_a.requires_grad_(False); net.g_s.requires_grad_(False)
 
 # %% ../../nbs/stanh/05_training.ipynb #f1c7b0d4
@@ -210,7 +211,7 @@ def train_stage(
     schedules = SideWeight(settings.get("side", 0.0), plan.steps) if stage == "base" else make_schedules(settings)
     loss = base_loss(lmbda, metric, schedules) if stage == "base" else stanh_loss(model, point, lmbda, schedules, metric)
     pool = ImagePool(train, plan.crop, plan.seed)
-    if stage == "base" and settings.get("renew"): _renew(model, pool)
+    if stage == "base" and settings.get("renew"): _renew(model, pool, settings["renew"])
     crops = central_crops(valid, 64 if plan.crop < 128 else 256, settings.get("validation", 24))
     if stage == "base": model.points.requires_grad_(False)
     fit(_Base(model) if stage == "base" else model, loss, pool, plan, out, hard_validation(crops, point, lmbda, metric), schedules, resume, device, facts)
@@ -218,7 +219,7 @@ def train_stage(
 
 # %% ../../nbs/stanh/05_training.ipynb #73380269
 _OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "slope": 0.01,
-            "rate_form": "threshold", "centre": "residual", "interpolate_z": True, "validation": 24, "store": "fp16", "side": 0.35, "renew": True}  # with an example each
+            "rate_form": "threshold", "centre": "residual", "interpolate_z": True, "validation": 24, "store": "fp16", "side": 0.35, "renew": "hyper"}  # with an example each
 
 def run(
     stage: str,                 # base, anchor or derivation
