@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace, asdict
 from typing import Callable
 import torch
 import torch.nn as nn
-from ..backbone import (ZOU22, Zou22Config, analysis, hyper_analysis, hyper_synthesis, slice_network, synthesis)
+from ..backbone import (ZOU22, ZOU22_COMPACT, Zou22Config, analysis, hyper_analysis, hyper_synthesis, slice_network, synthesis)
 from ..errors import StanhlicError
 from ..priors import FactorizedPrior
 
@@ -39,7 +39,7 @@ class ProgressiveConfig:
 
 PROGRESSIVE = ProgressiveConfig()
 PROGRESSIVE_SINGLE = ProgressiveConfig(encoders=1)
-PROGRESSIVE_COMPACT = ProgressiveConfig(Zou22Config(width=64, latent=96, slices=4, support=3, context=(64,), heads=2, units=1, outer=(32, 64), outer_gate=False), support=3)
+PROGRESSIVE_COMPACT = ProgressiveConfig(ZOU22_COMPACT, support=3)
 PROGRESSIVE_SMOKE = ProgressiveConfig(Zou22Config(width=16, latent=16, slices=4, support=2, context=(16,), heads=2, units=1), support=2)
 SIZES = {"full": PROGRESSIVE, "single": PROGRESSIVE_SINGLE, "compact": PROGRESSIVE_COMPACT, "smoke": PROGRESSIVE_SMOKE}
 

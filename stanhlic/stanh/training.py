@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 import numpy as np
 import torch
-from ..backbone import ZOU22, ZOU22_COMPACT, Zou22, awake, initialise, rate, renew_entropy
+from ..backbone import ZOU22, ZOU22_COMPACT, ZOU22_WIDE, Zou22, awake, initialise, rate, renew_entropy
 from ..errors import StanhlicError
 from ..training import ImagePool, central_crops, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays
 from .annealing import gap, make_schedule
@@ -152,12 +152,12 @@ def train_only(model: StanhModel, point: int):
     for name, p in model.named_parameters(): p.requires_grad_(name.startswith(f"points.{point}."))
 
 # %% ../../nbs/stanh/05_training.ipynb #77d2d7e4
-_NETWORKS = {"full": ZOU22, "compact": ZOU22_COMPACT}
+_NETWORKS = {"full": ZOU22, "compact": ZOU22_COMPACT, "wide": ZOU22_WIDE}
 
 def _initial(stage, settings, init, train):
     """The model a stage starts from."""
     size = settings.get("size", "compact")
-    if size not in _NETWORKS: raise StanhlicError(f"unknown size {size!r}; choose {' or '.join(_NETWORKS)}")
+    if size not in _NETWORKS: raise StanhlicError(f"unknown size {size!r}; choose {', '.join(_NETWORKS)}")
     if init:
         weights = load_weights(model_path(init))
         model = restore(build_model, weights)
