@@ -518,17 +518,18 @@ def _reproduce(
 
 # %% ../nbs/core/09_cli.ipynb #2408922c
 @app.command("selftest")
-def _selftest(device: Device = "auto"):
+def _selftest(models: Annotated[Optional[list[str]], typer.Argument(help="Names or paths of models; none: every known one.")] = None, device: Device = "auto"):
     """Check that this installation works.
 
-    Every known model encodes a photograph at three qualities; a fresh process decodes the files; damage must be noticed.
+    Each model encodes a photograph at three qualities; a fresh process decodes the files; damage must be noticed.
 
     \b
-    Example:
+    Examples:
       stanhlic selftest
+      stanhlic selftest stanh-zou22-wide
     """
     from stanhlic.evaluate import self_test
-    with _busy("testing"): rows = self_test(device)
+    with _busy("testing"): rows = self_test(device, models or ())
     typer.echo(_table([(r["model"], r["check"], "ok" if r["ok"] else "FAILED", r["detail"]) for r in rows], ("model", "check", "result", "detail")))
     if bad := [r for r in rows if not r["ok"]]: raise StanhlicError(f"{len(bad)} of {len(rows)} checks failed; the first: {bad[0]['check']}, {bad[0]['detail']}")
 

@@ -199,13 +199,15 @@ def _damage(data, trials=64):
 # %% ../nbs/core/08_evaluate.ipynb #e3792445
 def self_test(
     device: str = "auto",          # auto, cpu, cuda or cuda:N
+    models: list = (),             # names or paths; none: every known one
     report=lambda row: None,       # called with each row as it is ready
 ) -> list:                         # rows: model, check, ok, detail
-    """Try every known model end to end; raises `StanhlicError` if no model is known."""
-    if not list_models(): raise StanhlicError("no model is shipped with this installation; install stanhlic with its weights, or set STANHLIC_MODELS")
+    """Try models end to end; raises `StanhlicError` if there is none."""
+    models = models or [m["name"] for m in list_models()]
+    if not models: raise StanhlicError("no model is shipped with this installation; install stanhlic with its weights, or set STANHLIC_MODELS")
     rows = []
-    for model in list_models():
-        for row in _try_model(model["name"], device): rows.append(row); report(row)
+    for name in models:
+        for row in _try_model(name, device): rows.append(row); report(row)
     return rows
 
 def _try_model(name, device):

@@ -161,6 +161,14 @@ def stands_in(
     """Whether the sample photograph would stand in for Kodak, where numbers were asked for."""
     return profile != "smoke" and entry["notebook"] is not None and "n_images" in _known(entry, folder) and not has_dataset("kodak")
 
+def _execute(notebook, record, parameters, progress=False):
+    "Run a notebook in the current folder; a kernel that another robbed of its port while it started is started again"
+    import papermill
+    for trial in range(3):
+        try: return papermill.execute_notebook(str(notebook), str(record), parameters, cwd=str(Path.cwd()), progress_bar=progress, extra_arguments=["--log-level=ERROR"])
+        except RuntimeError as e:
+            if trial == 2 or "before replying" not in str(e): raise
+
 def run_item(
     entry: dict,                       # of the registry
     profile: str = "smoke",            # smoke, compact or paper
@@ -172,17 +180,16 @@ def run_item(
 
     Raises `StanhlicError` as `check_parameters` does, or if the notebook fails."""
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellTimeoutError
     given, state = check_parameters(entry, profile, folder), state_of(entry, profile, folder)
     if stands_in(entry, profile, folder): given, state = given | {"out": str(Path(runs) / "figures" / entry["paper"])}, None
     record = Path(runs) / f"{entry['id']}.{profile}.ipynb"
     record.parent.mkdir(parents=True, exist_ok=True)
-    try: papermill.execute_notebook(str(Path(folder or papers_folder()) / entry["notebook"]), str(record), given, cwd=str(Path.cwd()),
-                                    progress_bar={"desc": entry["id"]} if progress else False, extra_arguments=["--log-level=ERROR"])
+    try: _execute(Path(folder or papers_folder()) / entry["notebook"], record, given, {"desc": entry["id"]} if progress else False)
     except papermill.PapermillExecutionError as e:
         said = (str(e.evalue).strip().splitlines() or [""])[-1]
         raise StanhlicError(f"{entry['id']} failed: {e.ename}: {said}; see {record}") from e
-    except (DeadKernelError, CellTimeoutError) as e: raise StanhlicError(f"{entry['id']} failed: its kernel died, often for want of memory; see {record}") from e
+    except (CellTimeoutError, RuntimeError) as e: raise StanhlicError(f"{entry['id']} failed: its kernel died, often for want of memory; see {record}") from e
     if state: _stamp(entry, profile, state)
     return record
 

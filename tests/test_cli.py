@@ -172,7 +172,14 @@ def test_selftest(cli, models):
 def test_selftest_notices_a_broken_decoder(models, monkeypatch):
     from stanhlic import evaluate
     monkeypatch.setattr(evaluate, "unpack", lambda data: None)
-    assert [r["ok"] for r in evaluate.self_test("cpu") if r["check"] == "damage"] == [False] * len(evaluate.list_models())
+    assert [r["ok"] for r in evaluate.self_test("cpu", ["tiny", "other"]) if r["check"] == "damage"] == [False, False]
+
+
+def test_selftest_of_one_model(cli, models):
+    text = ok(cli("selftest", "tiny", "--device", "cpu"))
+    assert "tiny" in text and "compact" not in text
+    done = cli("selftest", "giant")
+    assert done.returncode == 1 and "unknown model" in done.stderr
 
 
 def test_reproduce_lists_the_registry(cli): assert "stanh/rd_kodak" in ok(cli("reproduce", "--list"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import papermill
 import pytest
 
-from stanhlic.reproduce import list_items
+from stanhlic.reproduce import _execute, list_items
 from stanhlic.zoo import inspect_weights, list_models, load_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +27,7 @@ def run(models, tmp_path, monkeypatch):
     def execute(notebook, **parameters):
         unknown = parameters.keys() - papermill.inspect_notebook(str(notebook)).keys()
         assert not unknown, f"{notebook.name} knows no parameter {unknown}"
-        return papermill.execute_notebook(str(notebook), str(tmp_path / "run.ipynb"), parameters, cwd=str(tmp_path), kernel_name="python3", progress_bar=False)
+        return _execute(notebook, tmp_path / "run.ipynb", parameters)
     return execute
 
 
