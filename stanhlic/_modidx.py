@@ -616,6 +616,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'stanhlic.records.percent': ('core/records.html#percent', 'stanhlic/records.py'),
                                   'stanhlic.records.published': ('core/records.html#published', 'stanhlic/records.py'),
                                   'stanhlic.records.published_folder': ('core/records.html#published_folder', 'stanhlic/records.py'),
+                                  'stanhlic.records.rivals': ('core/records.html#rivals', 'stanhlic/records.py'),
                                   'stanhlic.records.table': ('core/records.html#table', 'stanhlic/records.py')},
             'stanhlic.reproduce': { 'stanhlic.reproduce._check_item': ('core/reproduce.html#_check_item', 'stanhlic/reproduce.py'),
                                     'stanhlic.reproduce._execute': ('core/reproduce.html#_execute', 'stanhlic/reproduce.py'),
