@@ -1033,6 +1033,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'stanhlic.stanh.training._renew': ('stanh/training.html#_renew', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training.add_derivation': ( 'stanh/training.html#add_derivation',
                                                                                      'stanhlic/stanh/training.py'),
+                                         'stanhlic.stanh.training.average_networks': ( 'stanh/training.html#average_networks',
+                                                                                       'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training.base_loss': ( 'stanh/training.html#base_loss',
                                                                                 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training.hard_validation': ( 'stanh/training.html#hard_validation',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Schedules', 'make_schedules', 'SideWeight', 'base_loss', 'stanh_loss', 'hard_validation', 'add_derivation',
-           'train_only', 'train_stage', 'run', 'join_anchors']
+           'train_only', 'train_stage', 'run', 'join_anchors', 'average_networks']
 
 # %% ../../nbs/stanh/05_training.ipynb #5e76a595
 import json
@@ -275,3 +275,21 @@ def join_anchors(
         for p in m.points: p.anchor = number
     stages = [s for w in parts for s in w.header["provenance"].get("stages", [])]
     return StanhModel([m.anchors[0] for m in models], points, models[0].forms), list({json.dumps(s, sort_keys=True): s for s in stages}.values())
+
+# %% ../../nbs/stanh/05_training.ipynb #6f0c49ed
+@torch.no_grad()
+def average_networks(
+    files: tuple,  # two weight files of one anchor each, the second trained on from the first
+    share: float,  # of the first, 0 to 1
+    lmbda: float,  # that its rate point is to stand for
+) -> tuple:        # StanhModel with a rounding point; stages of both networks, for the provenance
+    """A network on the line between two; raises `StanhlicError` if they are not of one kind or the share is outside 0 to 1."""
+    if not 0 <= share <= 1: raise StanhlicError(f"share={share:g}; take 0 to 1 of the first network")
+    parts = [load_weights(f) for f in files]
+    first, second = models = [restore(build_model, w) for w in parts]
+    if any(len(m.anchors) > 1 for m in models) or model_config(first)["anchors"] != model_config(second)["anchors"]: raise StanhlicError("the files must have one anchor each, of the same sizes; take two trainings of one network")
+    for a, b in zip(first.anchors[0].parameters(), second.anchors[0].parameters()): b.lerp_(a, share)
+    stages = [s for w in parts for s in w.header["provenance"].get("stages", []) if s["stage"] == "base"]
+    stages = list({json.dumps(s, sort_keys=True): s for s in stages}.values())
+    note = f"then averaged with the weights it started from: {share:g} of those, {1 - share:g} of these"
+    return StanhModel([second.anchors[0]], [rounding_point(lmbda)], second.forms), [*stages[:-1], stages[-1] | {"note": note}]
