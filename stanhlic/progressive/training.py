@@ -271,7 +271,7 @@ def run(
     freeze(model, stage, settings.get("lrp", True))
     objective = Objective(stage, settings, model.config.rems)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
-    validate = validator(stage, settings, central_crops(valid, plan.crop, settings.get("val_batch", 16)))
+    validate = validator(stage, settings, central_crops(valid, 64 if plan.crop < 128 else 256, settings.get("val_batch", 16)))
     said = settings | ({"top": Path(settings["top"]).name} if settings.get("top") else {})  # names, no paths of this machine
     facts = {"system": "progressive", "stage": stage, "profile": profile, "data": source, "device": device, "settings": said, "init": Path(init).name if init else None}
     fit(model, objective, ImagePool(train, plan.crop, plan.seed), plan, out, validate, None, resume, device, facts, stop_at)
