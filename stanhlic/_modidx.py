@@ -1028,6 +1028,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'stanhlic.stanh.training._facts': ('stanh/training.html#_facts', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._forms': ('stanh/training.html#_forms', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._grown': ('stanh/training.html#_grown', 'stanhlic/stanh/training.py'),
+                                         'stanhlic.stanh.training._history': ('stanh/training.html#_history', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._initial': ('stanh/training.html#_initial', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._lambdas': ('stanh/training.html#_lambdas', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._renew': ('stanh/training.html#_renew', 'stanhlic/stanh/training.py'),

@@ -261,6 +261,11 @@ def run(
     return out / "model.safetensors"
 
 # %% ../../nbs/stanh/05_training.ipynb #03974a62
+def _history(parts) -> list:
+    "Stages that the weights of several files went through, each once"
+    stages = [s for w in parts for s in w.header["provenance"].get("stages", [])]
+    return list({json.dumps(s, sort_keys=True): s for s in stages}.values())
+
 def join_anchors(
     files: list,  # weight files of one anchor each with its derivations, lowest rates first
 ) -> tuple:       # StanhModel; stages of all of them, for the provenance
@@ -273,8 +278,7 @@ def join_anchors(
     if sorted(lambdas) != lambdas: raise StanhlicError("lambda must rise from file to file; order them, or leave out derivations that overlap")
     for number, m in enumerate(models):
         for p in m.points: p.anchor = number
-    stages = [s for w in parts for s in w.header["provenance"].get("stages", [])]
-    return StanhModel([m.anchors[0] for m in models], points, models[0].forms), list({json.dumps(s, sort_keys=True): s for s in stages}.values())
+    return StanhModel([m.anchors[0] for m in models], points, models[0].forms), _history(parts)
 
 # %% ../../nbs/stanh/05_training.ipynb #6f0c49ed
 @torch.no_grad()
@@ -289,7 +293,6 @@ def average_networks(
     first, second = models = [restore(build_model, w) for w in parts]
     if any(len(m.anchors) > 1 for m in models) or model_config(first)["anchors"] != model_config(second)["anchors"]: raise StanhlicError("the files must have one anchor each, of the same sizes; take two trainings of one network")
     for a, b in zip(first.anchors[0].parameters(), second.anchors[0].parameters()): b.lerp_(a, share)
-    stages = [s for w in parts for s in w.header["provenance"].get("stages", []) if s["stage"] == "base"]
-    stages = list({json.dumps(s, sort_keys=True): s for s in stages}.values())
+    stages = [s for s in _history(parts) if s["stage"] == "base"]
     note = f"then averaged with the weights it started from: {share:g} of those, {1 - share:g} of these"
     return StanhModel([second.anchors[0]], [rounding_point(lmbda)], second.forms), [*stages[:-1], stages[-1] | {"note": note}]
