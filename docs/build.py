@@ -26,11 +26,12 @@ from stanhlic.zoo import inspect_weights  # noqa: E402
 ROOMS = {
     "core": ("The ground floor", "Metrics, images, data sets, entropy coding, the container, the backbone, training, the zoo of models and the command line."),
     "stanh": ("STanH", "One network and a few hundred extra numbers per rate point give a continuous quality dial."),
-    "progressive": ("Progressive", "One file that may be cut at any byte."),
+    "progressive": ("Progressive", "One file that may be cut at any byte after its base."),
     "rnn": ("RNN", "A layered file; every further layer refines the picture."),
     "train": ("Training", "One notebook with parameters for each training stage."),
 }
 PAPERS = {"stanh": "STanH", "progressive": "Progressive", "rnn": "RNN", "ours": "Beyond the papers"}
+BESIDE = {"CHANGELOG.md": "changelog.md", "workflow/README.md": "workflow.md"}  # files of the repository that are pages too; they link to no other file
 EXPORTED = "Cells with a blue edge are the package: `nbdev-export` writes them to a module. The others are its lessons and tests."
 
 
@@ -47,7 +48,7 @@ def toctree(names, *options): return fence("toctree}", "\n".join([*(f":{o}:" for
 def grid(rows): return table(rows).data
 
 
-def claims(rows): return fence("container} claims", "\n" + grid(rows), 4)
+def claims(rows): return fence("container} claims", "\n" + grid(rows), 4) if rows else "No rule decides this item: its claim is a picture, or there is none."
 def without_item(rows): return [{k: v for k, v in r.items() if k != "item"} for r in rows]
 
 
@@ -60,10 +61,11 @@ def title_of(nb):
 
 
 def relinked(source, page):
-    """Links of a notebook as seen from its page: nbs/ is the top of the site, figures/ lies inside it."""
+    """Links of a notebook as seen from its page: nbs/ is the top of the site, figures/ and the pages of `BESIDE` lie inside it."""
     def one(m):
         path = normpath(Path("nbs", page).parent / m[1])
-        return f"]({relpath(path, Path(page).parent)})" if path.startswith("figures/") else m[0]
+        path = BESIDE.get(path, path if path.startswith("figures/") else None)
+        return f"]({relpath(path, Path(page).parent)})" if path else m[0]
     return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", one, source)
 
 
@@ -95,22 +97,25 @@ def notebooks(pages, items, rows):
         nb = prepared(path, page)
         known[page] = title_of(nb)
         for item in items:
-            if f"papers/{item['notebook']}" == page: added(nb, measured_here(item, rows[item["id"]], page))
+            if f"papers/{item['notebook']}" == page: measured_here(nb, item, rows.get(item["id"], []), page)
         if page == "index.ipynb": added(nb, contents())
         pages[page] = nbformat.writes(nb)
     return known
 
 
-def measured_here(item, rows, page):
-    """The committed figures of an item and its verdicts, for the end of its notebook."""
+def measured_here(nb, item, rows, page):
+    """The verdicts of an item under the kept figure that its notebook begins with; without one, figure and verdicts at the end."""
     up = relpath(".", Path(page).parent)
-    pictures = [f"![{item['title']}]({up}/{o})" for o in item["outputs"] if o.endswith(".png") and (ROOT / o).is_file()]
+    pictures = [f"{up}/{o}" for o in item["outputs"] if o.endswith(".png") and (ROOT / o).is_file()]
+    own = [k for k, c in enumerate(nb.cells) if c.cell_type == "markdown" and any(f"]({p})" in c.source for p in pictures)]
     run = f"`stanhlic reproduce {item['id']} --profile {list(item['parameters'])[-1]}`"
-    return "\n\n".join(["## Measured here", *(pictures or ["No figure of this item is kept yet."]), claims(without_item(rows)), f"Made by {run}. See it in the {{ref}}`registry <{label(item)}>`."])
+    text = [claims(without_item(rows)), f"Made by {run}. See it in the {{ref}}`registry <{label(item)}>`."]
+    if own: nb.cells.insert(own[0] + 1, nbformat.v4.new_markdown_cell("\n\n".join(text)))
+    else: added(nb, "\n\n".join(["## Measured here", *([f"![{item['title']}]({p})" for p in pictures] or ["No figure of this item is kept yet."]), *text]))
 
 
 def contents():
-    parts = {"Notebooks": [f"{room}/index" for room in ROOMS], "Results": ["papers/index", "gallery", "registry", "weights"], "Reference": ["api/index"]}
+    parts = {"Notebooks": [f"{room}/index" for room in ROOMS], "Results": ["papers/index", "gallery", "registry", "weights"], "Reference": ["api/index", *(Path(p).stem for p in BESIDE.values())]}
     return "\n\n".join(toctree(names, "hidden", f"caption: {caption}") for caption, names in parts.items())
 
 
@@ -145,7 +150,7 @@ def heading(item):
 
 def registry(pages, items, rows):
     """The table of all claims, then every item."""
-    text = ["# The registry", "Every table and figure, what it claims, and whether the claim held here. The rule was fixed before the measurement; *compact* means that our number was measured with the small weights that ship.",
+    text = ["# The registry", "Every table and figure, what it claims, and whether the claim held here. The rule was fixed before the measurement. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
             "## At a glance", claims([dict(r, item="" if k else f"[{name}](#{label({'id': name})})") for name, part in rows.items() for k, r in enumerate(part)])]
     for paper, group in groupby(items, lambda i: i["paper"]):
         text.append(f"## {PAPERS.get(paper, paper)}")
@@ -153,7 +158,7 @@ def registry(pages, items, rows):
             head, link = heading(item)
             minutes = ", ".join(f"{k} {v:g}" for k, v in item["minutes"].items()) if isinstance(item["minutes"], dict) else str(item["minutes"] or "")
             facts = {"In the paper": item["item"], "Claim": item["claim"], "Needs": item["needs"], "Status": item["status"], "Minutes on two CPU cores": minutes}
-            text += [head, "\n".join([*(f"- {k}: {escape(str(v))}" for k, v in facts.items() if v), f"- Notebook: {link}"]), claims(without_item(rows[item["id"]]))]
+            text += [head, "\n".join([*(f"- {k}: {escape(str(v))}" for k, v in facts.items() if v), f"- Notebook: {link}"]), claims(without_item(rows.get(item["id"], [])))]
     pages["registry.md"] = "\n\n".join(text)
 
 
@@ -168,7 +173,7 @@ def gallery(pages, items, rows):
             item = makers.get(name)
             text.append(f"### {escape(item['title'] if item else path.stem)}")
             text.append(f"![{item['title'] if item else path.stem}]({name})")
-            if item: text += [f"Claim: {escape(item['claim'])}.", claims(without_item(rows[item["id"]])), f"Notebook [{item['notebook']}](papers/{item['notebook']}), item [{item['id']}](#{label(item)})."]
+            if item: text += [f"Claim: {escape(item['claim'])}.", claims(without_item(rows.get(item["id"], []))), f"Notebook [{item['notebook']}](papers/{item['notebook']}), item [{item['id']}](#{label(item)})."]
             else: text.append(f"`{name}` belongs to no item of the registry.")
     pages["gallery.md"] = "\n\n".join(text)
 
@@ -351,6 +356,7 @@ def write(source):
     for part in (registry, gallery): part(pages, items, rows)
     weights(pages)
     api(pages)
+    pages |= {page: (ROOT / path).read_text(encoding="utf-8") for path, page in BESIDE.items()}
     shutil.rmtree(source, ignore_errors=True)
     for name, text in pages.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)

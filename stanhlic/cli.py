@@ -7,6 +7,7 @@ __all__ = ['app', 'DEFAULT_MODEL', 'Device', 'Json', 'MAY_BE_CUT', 'main']
 
 # %% ../nbs/core/09_cli.ipynb #0945ca85
 import contextlib
+import functools
 import importlib
 import itertools
 import json
@@ -148,11 +149,56 @@ def _compressed(image, codec, given):
     data = codec.encode(image, **given)
     return data, given.get("quality", codec.describe(read_header(data))["quality"])
 
+# %% ../nbs/core/09_cli.ipynb #50dd7b08
+def _jobs(source, target, listed, suffix):
+    "Pairs of input and output; of a folder, all files that `listed` finds there"
+    if not Path(source).is_dir(): return [(source, target)]
+    if Path(target).exists() and not Path(target).is_dir(): raise StanhlicError(f"{target}: is a file; {source} is a folder, so name a folder")
+    pairs = [(str(p), str(Path(target) / f"{p.stem}{suffix}")) for p in listed(source)]
+    twice = [t for _, t in pairs if sum(t == other for _, other in pairs) > 1]
+    if twice: raise StanhlicError(f"{source}: several files would become {twice[0]}; rename all but one")
+    Path(target).mkdir(parents=True, exist_ok=True)
+    return pairs
+
+def _in_turn(source, jobs, work):
+    "What `work(input, output)` returns for each job; in a folder, a refusal is told of and does not stop the others"
+    done, refused = [], 0
+    for job in jobs:
+        try: done.append(work(*job))
+        except StanhlicError as e:
+            if not Path(source).is_dir(): raise
+            refused += 1
+            typer.echo("stanhlic: refused: " + " ".join(str(e).split()), err=True)
+    return done, refused
+
+def _all_done(refused, jobs):
+    "The end of a folder, or one line"
+    if refused: raise StanhlicError(f"{refused} of {len(jobs)} files were refused; the others are done")
+
+# %% ../nbs/core/09_cli.ipynb #d889ba3c
+def _remark(path, note):
+    "One line on standard error, if there is something to say"
+    if note: typer.echo(f"stanhlic: note: {path}: {note}", err=True)
+
+# %% ../nbs/core/09_cli.ipynb #5a027332
+def _one_picture(source, data, target, codec, given):
+    "Compress a picture that was read; `codec` gives the codec, once the picture is known to be one. Returns what `--json` says"
+    from stanhlic.images import atomic_write, colour_profile, decode_image
+    image = decode_image(data, source)
+    _check_target(source, target)
+    start = time.perf_counter()
+    with _busy("compressing"): coder = codec(); out, quality = _compressed(image, coder, given)
+    atomic_write(target, out)
+    if profile := colour_profile(data): _remark(source, f"its colour profile ({profile}) is not kept; convert the picture to sRGB first if its colours matter")
+    height, width = image.shape[:2]
+    return dict(input=source, output=target, model=coder.name, quality=quality, bytes=len(out), bpp=8 * len(out) / (height * width),
+                height=height, width=width, seconds=time.perf_counter() - start)
+
 # %% ../nbs/core/09_cli.ipynb #0d6526bc
 @app.command("compress")
 def _compress(
-    source: Annotated[str, typer.Argument(metavar="IN", help="Picture: PNG, JPEG, WebP, TIFF, BMP, PPM, ...")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="Picture: PNG, JPEG, WebP, TIFF, BMP, PPM, ...; or a folder of them.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic; or a folder for those of a folder.")],
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="A model's name or file.")] = DEFAULT_MODEL,
     quality: Annotated[Optional[float], typer.Option(metavar="Q", help="0 (smallest) to 100 (best), any real number; if nothing else is said, 50 for stanh models, 100 for rnn and progressive.")] = None,
     target_bpp: Annotated[Optional[float], typer.Option(metavar="B", help="Best quality within so many bits per pixel.")] = None,
@@ -161,7 +207,7 @@ def _compress(
     layers: Annotated[Optional[int], typer.Option(metavar="K", help="Number of layers; for rnn models only.")] = None,
     device: Device = "auto", as_json: Json = False,
 ):
-    """Compress a picture to a .slic file.
+    """Compress a picture to a .slic file, or all pictures of a folder.
 
     The file says which model wrote it and is complete in itself: its size is the rate. With a target, the quality that meets it is searched without decoding.
 
@@ -172,20 +218,21 @@ def _compress(
       stanhlic compress photo.png photo.slic --target-bpp 0.3
       stanhlic compress photo.png photo.slic --target-bytes 20000 --json
       stanhlic compress photo.png photo.slic --model rnn-compact --layers 2
+      stanhlic compress photos/ small/ --target-bpp 0.5
     """
     _no_pipe(source, target)
     given = _one_rate(quality=quality, target_bpp=target_bpp, target_bytes=target_bytes, target_psnr=target_psnr, layers=layers)
-    from stanhlic.images import atomic_write, read_image
+    from stanhlic.images import image_files, read_bytes
     from stanhlic.zoo import load_codec, model_path
-    image, _ = read_image(source), model_path(model)
-    _check_target(source, target)
-    start = time.perf_counter()
-    with _busy("compressing"): codec = load_codec(model, device); data, q = _compressed(image, codec, given)
-    atomic_write(target, data)
-    height, width = image.shape[:2]
-    done = dict(input=source, output=target, model=codec.name, quality=q, bytes=len(data), bpp=8 * len(data) / (height * width),
-                height=height, width=width, seconds=time.perf_counter() - start)
-    _emit(done, f"{target}: {len(data)} bytes, {done['bpp']:.4f} bpp, quality {q:.4g}, {codec.name}", as_json)
+    jobs, codec = _jobs(source, target, image_files, ".slic"), functools.cache(lambda: load_codec(model, device))
+    def work(source, target):
+        data = read_bytes(source)
+        done = _one_picture(source, data, target, lambda: model_path(model) and codec(), given)
+        if not as_json: typer.echo(f"{target}: {done['bytes']} bytes, {done['bpp']:.4f} bpp, quality {done['quality']:.4g}, {done['model']}")
+        return done
+    done, refused = _in_turn(source, jobs, work)
+    if as_json: typer.echo(json.dumps(done if Path(source).is_dir() else done[0]))
+    _all_done(refused, jobs)
 
 # %% ../nbs/core/09_cli.ipynb #c6a80dbe
 def _picture(codec, data, layers):
@@ -197,21 +244,35 @@ def _picture(codec, data, layers):
     decoder = codec.decoder().feed(data)
     return decoder.image(), decoder.note
 
-# %% ../nbs/core/09_cli.ipynb #d889ba3c
-def _remark(path, note):
-    "One line on standard error, if there is something to say"
-    if note: typer.echo(f"stanhlic: note: {path}: {note}", err=True)
+# %% ../nbs/core/09_cli.ipynb #9c1c0ba1
+def _slic_files(folder):
+    "Files of a folder that end in .slic, sorted by name"
+    files = sorted(p for p in Path(folder).iterdir() if p.suffix == ".slic" and p.is_file())
+    if not files: raise StanhlicError(f"{folder}: holds no .slic file")
+    return files
+
+def _one_file(source, target, codec, layers):
+    "Decompress a file; `codec(kind, fingerprint)` gives the codec that can"
+    from stanhlic.images import check_writable_suffix, read_bytes, write_image
+    data = read_bytes(source)
+    with _about_file(source): header = _sound(data)
+    check_writable_suffix(target)
+    _check_target(source, target)
+    with _busy("decompressing"), _about_file(source): picture, note = _picture(codec(header.kind, header.fingerprint), data, layers)
+    write_image(target, picture)
+    _remark(source, note)
+    typer.echo(f"{target}: {header.width}x{header.height}")
 
 # %% ../nbs/core/09_cli.ipynb #01d4b0d9
 @app.command("decompress")
 def _decompress(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A .slic file.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="Picture to write, lossless: .png .ppm .bmp .tif .webp")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="A .slic file, or a folder of them.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="Picture to write, lossless: .png .ppm .bmp .tif .webp; or a folder for those of a folder, as .png.")],
     model: Annotated[Optional[str], typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
     layers: Annotated[Optional[int], typer.Option(metavar="K", help="Show the first K layers only; for rnn files.")] = None,
     device: Device = "auto",
 ):
-    """Decompress a .slic file to a picture.
+    """Decompress a .slic file to a picture, or all files of a folder.
 
     A file of an rnn or progressive model may be cut or damaged: what is sound before that is shown, and a note tells of damage and of missing layers.
     Without a sound header and first layer or base there is no picture: such a file is refused with one line, and nothing is written. So is a stanh file that is not whole, a foreign file, and one with bytes behind its end.
@@ -221,18 +282,14 @@ def _decompress(
       stanhlic decompress photo.slic back.png
       stanhlic decompress photo.slic back.png --model my-model.safetensors
       stanhlic decompress photo.slic rough.png --layers 1
+      stanhlic decompress small/ pictures/
     """
     _no_pipe(source, target)
-    from stanhlic.images import check_writable_suffix, read_bytes, write_image
+    from stanhlic.container import Header
     from stanhlic.zoo import codec_for
-    data = read_bytes(source)
-    with _about_file(source): header = _sound(data)
-    check_writable_suffix(target)
-    _check_target(source, target)
-    with _busy("decompressing"), _about_file(source): picture, note = _picture(codec_for(header, model, device), data, layers)
-    write_image(target, picture)
-    _remark(source, note)
-    typer.echo(f"{target}: {header.width}x{header.height}")
+    jobs = _jobs(source, target, _slic_files, ".png")
+    codec = functools.cache(lambda kind, fingerprint: codec_for(Header(kind, fingerprint, 1, 1), model, device))
+    _all_done(_in_turn(source, jobs, lambda a, b: _one_file(a, b, codec, layers))[1], jobs)
 
 # %% ../nbs/core/09_cli.ipynb #c0751feb
 @contextlib.contextmanager
@@ -257,7 +314,7 @@ def _described(data):
     from stanhlic.container import describe
     from stanhlic.zoo import codec_for, find_model
     header, found = _sound(data), describe(data)
-    try: name = find_model(header.fingerprint)
+    try: name = find_model(header.fingerprint)["name"]
     except StanhlicError: return found | {"model": None}
     with _busy("reading"): codec = codec_for(header, device="cpu")
     note = None if found["complete"] else codec.decoder().feed(data).note or "the file is cut; what follows belongs to the whole of it"
@@ -389,7 +446,7 @@ def _eval(
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="Name of a model, or its file.")],
     images: Annotated[str, typer.Option(metavar="DIR", help="Folder of pictures, or the name of a data set (kodak).")],
     out: Annotated[str, typer.Option(metavar="FILE.json", help="Result file to write.")],
-    qualities: Annotated[Optional[list[str]], typer.Option(metavar="Q,Q,...", help="Qualities to measure; 0,20,40,60,80,100 if not given.")] = None,
+    qualities: Annotated[Optional[list[str]], typer.Option(metavar="Q,Q,...", help="Qualities to measure; 0,20,40,60,80,100 if not given, of an rnn model each layer.")] = None,
     device: Device = "auto",
 ):
     """Measure a model on a folder of pictures.
@@ -402,9 +459,9 @@ def _eval(
       stanhlic eval --model my.safetensors --images photos/ --qualities 0,50,100 --out my.json
     """
     chosen = _qualities(qualities or [])
-    from stanhlic.evaluate import QUALITIES, evaluate, write_results
+    from stanhlic.evaluate import evaluate, write_results
     _check_target(images, out)
-    result = evaluate(model, images, chosen or QUALITIES, device)
+    result = evaluate(model, images, chosen or None, device)
     write_results(out, result)
     r, x = result["results"], result["extras"]
     show = lambda v, digits: None if v is None else f"{v:.{digits}f}"
@@ -412,6 +469,26 @@ def _eval(
             zip(x["quality"], r["bpp"], x["bpp-estimated"], r["psnr-rgb"], r["ms-ssim-rgb"], r["encoding_time"], r["decoding_time"])]
     typer.echo(_table(rows, ("quality", "bpp", "estimated", "PSNR dB", "MS-SSIM", "encode s", "decode s")))
     _remark(images, _without_similarity(x["per_image"]))
+
+# %% ../nbs/core/09_cli.ipynb #9796e05c
+@app.command("fetch")
+def _fetch(name: Annotated[Optional[str], typer.Argument(metavar="NAME", help="Data set; none: list them.")] = None):
+    """Fetch a data set, or list those that are known.
+
+    Files come from their origin into the cache in your home folder and are compared with checksums; what is there is not fetched again. A data set is looked for under STANHLIC_DATA, then in ./data, then in the cache.
+
+    \b
+    Examples:
+      stanhlic fetch
+      stanhlic fetch kodak
+    """
+    from stanhlic.datasets import find_dataset, has_dataset, list_datasets, load_manifest
+    if name is not None:
+        files = find_dataset(name, download=True)
+        typer.echo(f"{name}: {len(files)} files, the first is {files[0]}")
+        return
+    rows = [(n, "here" if has_dataset(n) else "not here", len(m["files"]), _size(sum(e["size"] for e in m["files"])), m["title"]) for n in list_datasets() for m in [load_manifest(n)]]
+    typer.echo(_table(rows, ("name", "state", "files", "size", "title")))
 
 # %% ../nbs/core/09_cli.ipynb #f5bf0d00
 @app.command("bench")
@@ -509,10 +586,10 @@ def _reproduce(
     typer.echo(_table([(r["id"], r["outcome"], f"{r['seconds']:.0f} s", " ".join(r["outputs"]) or r["detail"]) for r in rows], ("item", "outcome", "time", "see")))
     for r in rows:
         if r["outcome"] == "smoke": typer.echo(f"note: {r['id']}: {r['detail']}", err=True)
-    held = {True: "yes", False: "no", None: "not measured"}
     checks = [v for r in rows if r["outcome"] in ("done", "up to date", "touched") for v in verdicts(find_item(r["id"]))]
-    if checks: typer.echo("\n" + _table([(v["says"], shown(v["published"], v["unit"]), shown(v["ours"], v["unit"]), shown(v["difference"], v["unit"]), held[v["holds"]], v["kind"] or "")
-                                         for v in checks], ("claim", "published", "ours", "difference", "held here", "size")))
+    value = lambda v, key: shown(v[key], v["unit"], v["digits"])
+    if checks: typer.echo("\n" + _table([(v["says"], *(value(v, key) for key in ("published", "ours", "difference")), v["rule"], v["verdict"], v["kind"] or "") for v in checks],
+                                         ("claim", "published", "ours", "difference", "held if", "held here", "kind")))
     failed = [r for r in rows if r["outcome"] == "failed"]
     if failed: raise StanhlicError(failed[0]["detail"] if len(failed) == 1 else f"{len(failed)} of {len(rows)} items failed: {', '.join(r['id'] for r in failed)}; see runs/")
 

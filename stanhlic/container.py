@@ -41,6 +41,11 @@ class Header:
         if len(self.params) > MAX_PARAMS: raise StanhlicError(f"{len(self.params)} bytes of codec parameters; at most {MAX_PARAMS} fit")
         return self
 
+    def check_owner(self, codec):
+        """Raise `StanhlicError` if a codec, by its `kind` and `fingerprint`, did not write the file."""
+        if self.kind != codec.kind: raise StanhlicError(f"the file was written by the codec {self.kind!r}, not {codec.kind!r}; choose a model of that kind")
+        if self.fingerprint != codec.fingerprint: raise StanhlicError(f"the file needs the model {self.fingerprint.hex()}, this is {codec.name} {codec.fingerprint.hex()}; give the right --model")
+
 # %% ../nbs/core/04_container.ipynb #9aecea92
 def _chunk_crc(header_crc: int, number: int, length: bytes, payload: bytes) -> bytes:
     seed = zlib.crc32(length, (header_crc + number) & 0xFFFFFFFF)
@@ -85,7 +90,7 @@ def _parse_header(data: bytes) -> tuple[Header, int, int, int]:
     (version,), offset = _take(data, 4, 1)
     (code,), offset = _take(data, offset, 1)
     if version != VERSIONS.get(KINDS.get(code), version):
-        raise StanhlicError(f"the file has format version {version}, this stanhlic reads version {VERSIONS[KINDS[code]]} of {KINDS[code]}; upgrade stanhlic, or the file is damaged")
+        raise StanhlicError(f"the file has format version {version}, this stanhlic reads version {VERSIONS[KINDS[code]]} of {KINDS[code]}; {'upgrade stanhlic' if version > VERSIONS[KINDS[code]] else 'an earlier release decodes it'}, or the file is damaged")
     fingerprint, offset = _take(data, offset, 8)
     height, offset = _number(data, offset)
     width, offset = _number(data, offset)

@@ -84,7 +84,7 @@ def _locate(name, entries):
 def _how_to_get(name, manifest):
     "The second half of a refusal"
     place = f"set STANHLIC_DATA to the folder that holds {name}/"
-    if "url" in manifest: return f"{place}, or download it: python -c \"from stanhlic.datasets import fetch; fetch('{name}')\""
+    if "url" in manifest: return f"{place}, or download it: stanhlic fetch {name}"
     return manifest.get("get", place)
 
 # %% ../nbs/core/02_datasets.ipynb #c8345e29
@@ -213,4 +213,4 @@ def demo_images(
     if has_dataset("kodak"):
         files = find_dataset("kodak")[:limit]
         return [(p.name, read_image(p)) for p in files], f"Kodak, {len(files)} of 24 images"
-    return [("grace_hopper.jpg", sample_photograph())], "matplotlib's sample photograph, not Kodak: set STANHLIC_DATA or fetch('kodak') for real numbers"
+    return [("grace_hopper.jpg", sample_photograph())], "matplotlib's sample photograph, not Kodak: set STANHLIC_DATA or run `stanhlic fetch kodak` for real numbers"

@@ -51,6 +51,8 @@ def _decode_here(folder, model, device):
             np.save(path.with_suffix(".npy"), picture)
             print(json.dumps([path.stem, seconds]), flush=True)
     except StanhlicError as e: sys.exit(f"refused: {e}")
+    except OSError as e: sys.exit(f"refused: the decoded pictures cannot be kept ({e.strerror or e}); free some space in {tempfile.gettempdir()}, or set TMPDIR")
+    except MemoryError: sys.exit("refused: not enough memory to decode; take smaller pictures")
 
 # %% ../nbs/core/08_evaluate.ipynb #e98a7175
 def _fresh(command, report, errors):
@@ -63,6 +65,12 @@ def _fresh(command, report, errors):
         except BaseException: process.kill(); raise
     return process.returncode
 
+def _check_end(code, said):
+    "Raise what the end of a process means, by its exit code and its last words"
+    if code == 1 and said.startswith("refused: "): raise StanhlicError(said.removeprefix("refused: ").strip())
+    if code < 0: raise StanhlicError(f"the decoding process was killed (signal {-code}), usually for want of memory; take smaller pictures or fewer at a time")
+    if code: raise RuntimeError(f"the decoding process ended with {code}:\n{said}")
+
 def decode_folder(
     folder: str | Path,    # holds the .slic files
     model: str | Path,     # name or path
@@ -71,7 +79,7 @@ def decode_folder(
 ) -> dict:                 # stem of the file -> (picture uint8 (H, W, 3) mapped from disk, seconds)
     """Decode the files of a folder in one fresh process, leaving each picture beside its file as .npy.
 
-    Raises `StanhlicError` if there is no file, or as `load_codec` and `codec.decode` do."""
+    Raises `StanhlicError` if there is no file, if the process is killed, or as `load_codec` and `codec.decode` do."""
     folder, seconds = Path(folder), {}
     if not any(folder.glob("*.slic")): raise StanhlicError(f"{folder}: holds no .slic file")
     def heard(line): seconds.update([json.loads(line)]); report()
@@ -79,8 +87,7 @@ def decode_folder(
         command = ["import sys; from stanhlic.evaluate import _decode_here; _decode_here(*sys.argv[1:])", str(folder), str(model_path(model).resolve()), device]
         code = _fresh(command, heard, errors)
         errors.seek(0); said = errors.read()
-    if code == 1 and said.startswith("refused: "): raise StanhlicError(said.removeprefix("refused: ").strip())
-    if code: raise RuntimeError(f"the decoding process ended with {code}:\n{said}")
+    _check_end(code, said)
     return {stem: (np.load(folder / f"{stem}.npy", mmap_mode="r"), s) for stem, s in seconds.items()}
 
 # %% ../nbs/core/08_evaluate.ipynb #342df4c7
@@ -143,21 +150,26 @@ def _result(codec, rows, qualities, names):
 # %% ../nbs/core/08_evaluate.ipynb #34f85a32
 QUALITIES = (0, 20, 40, 60, 80, 100)
 
+def _places(codec) -> tuple:
+    "Qualities to measure a codec at if none are given"
+    layers = getattr(codec, "layers", None)
+    return QUALITIES if layers is None else tuple(100 * (k + 1) / layers if layers == 1 else 100 * k / (layers - 1) for k in range(layers))
+
 def evaluate(
     model: str | Path,               # name or path of a model
     images: str | Path | list,       # folder, data set, or [(name, uint8 (H, W, 3)), ...]
-    qualities: tuple = QUALITIES,    # each in [0, 100]
+    qualities: tuple = None,         # each in [0, 100]; default: `QUALITIES`, or one for each layer
     device: str = "auto",            # auto, cpu, cuda or cuda:N
     progress: bool = True,           # draw a bar
 ) -> dict:                           # name, description, results, extras
     """Measure a model on pictures, from real files decoded in a fresh process.
 
     Raises `StanhlicError` for an unknown model, no pictures, or a quality outside 0 to 100."""
-    images, qualities = load_images(images), [float(q) for q in qualities]
-    for q in qualities:
+    for q in qualities or ():
         if not 0 <= q <= 100: raise StanhlicError(f"quality {q:g} is outside 0 to 100; choose one in between")
-    if not qualities or len(set(qualities)) < len(qualities): raise StanhlicError("give each quality once, and at least one")
-    codec = load_codec(model, device)
+    if qualities is not None and (not len(qualities) or len(set(qualities)) < len(qualities)): raise StanhlicError("give each quality once, and at least one")
+    images, codec = load_images(images), load_codec(model, device)
+    qualities = [float(q) for q in (_places(codec) if qualities is None else qualities)]
     with tempfile.TemporaryDirectory() as folder, tqdm(total=3 * len(images) * len(qualities), unit="file", disable=not progress) as bar:
         def stage(name): bar.set_description(f"{codec.name}: {name}"); return bar.update
         rows = _encode_all(codec, images, qualities, Path(folder), stage("encode"))

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['READ_FORMATS', 'READ_SUFFIXES', 'MAX_PIXELS', 'WRITE_FORMATS', 'decode_image', 'read_bytes', 'read_image',
-           'image_files', 'atomic_write', 'check_writable_suffix', 'write_image', 'to_tensor', 'to_array', 'pad',
-           'unpad']
+           'colour_profile', 'image_files', 'atomic_write', 'check_writable_suffix', 'check_picture', 'write_image',
+           'check_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
 
 # %% ../nbs/core/01_images.ipynb #961f14dd
-import io, os, warnings
+import io, os, secrets, warnings
 from pathlib import Path
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from .errors import StanhlicError
 
 # %% ../nbs/core/01_images.ipynb #246bcc8b
@@ -85,6 +85,19 @@ def read_image(
     """Read an image file as 8-bit RGB, upright; raises `StanhlicError` as `decode_image` does."""
     return decode_image(read_bytes(path), str(path))
 
+# %% ../nbs/core/01_images.ipynb #18541025
+def colour_profile(
+    data: bytes,   # a whole image file
+) -> str | None:   # the profile's own description; None where there is none, or sRGB
+    """Name of an embedded colour profile that `decode_image` does not apply."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            profile = _open(io.BytesIO(data), "image").info.get("icc_profile")
+            name = ImageCms.getProfileDescription(io.BytesIO(profile)).strip() if profile else "sRGB"
+    except Exception: name = "unreadable"  # a damaged profile raises almost anything
+    return None if "srgb" in name.lower().replace(" ", "") else name
+
 # %% ../nbs/core/01_images.ipynb #62a7fbd6
 def image_files(
     folder: str | Path,  # folder of images, not searched below
@@ -102,17 +115,18 @@ def atomic_write(
     path: str | Path,  # where the file shall stand
     data: bytes,       # its content
 ):
-    """Write a file whole or not at all.
+    """Write a file whole or not at all; one that was there keeps its permissions.
 
     Raises `StanhlicError` with one line if it cannot be written; nothing half-written is left."""
     target = Path(os.path.realpath(path))
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if target.is_dir(): raise IsADirectoryError(None, "is a folder")
+        if os.path.exists(path) and not os.path.isfile(path): Path(path).write_bytes(data); return
         if target.exists() and not os.access(target, os.W_OK): raise PermissionError(None, "write-protected")
-        if target.exists() and not target.is_file(): target.write_bytes(data); return
+        part = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}.part")
         try:
             with open(part, "xb") as f: f.write(data); f.flush(); os.fsync(f.fileno())
+            if target.exists(): part.chmod(target.stat().st_mode & 0o7777)
             os.replace(part, target)
         finally: part.unlink(missing_ok=True)
     except (OSError, ValueError) as e:
@@ -132,6 +146,16 @@ def check_writable_suffix(
         raise StanhlicError(f"{path}: {suffix or 'no suffix'} {why}; choose {' '.join(WRITE_FORMATS)}")
     return suffix
 
+# %% ../nbs/core/01_images.ipynb #2310e668
+def check_picture(
+    image,            # array, PIL image, or nested lists
+    name: str = "",   # what to call it in an error
+) -> np.ndarray:      # picture, uint8 (H, W, 3)
+    """A picture as every codec here takes it; raises `StanhlicError` if it is none."""
+    image = np.asarray(image)
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3: return image
+    raise StanhlicError(f"{name}: ".removeprefix(": ") + f"a picture is uint8 (H, W, 3), this is {image.dtype} {image.shape}; read it with read_image, or convert it with to_array")
+
 # %% ../nbs/core/01_images.ipynb #5a0fc559
 def write_image(
     path: str | Path,   # target; its suffix chooses the format
@@ -140,13 +164,29 @@ def write_image(
     """Write a picture without loss, whole or not at all.
 
     Raises `StanhlicError` for a lossy or unknown suffix, a wrong array, or a place that cannot be written."""
-    fmt, options = WRITE_FORMATS[check_writable_suffix(path)]
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise StanhlicError(f"{path}: a picture is uint8 (H, W, 3), this is {array.dtype} {array.shape}; convert it with to_array")
+    (fmt, options), array = WRITE_FORMATS[check_writable_suffix(path)], check_picture(array, str(path))
     if fmt == "WEBP" and max(array.shape) > 16383: raise StanhlicError(f"{path}: WebP holds at most 16383 pixels a side; choose .png")
     out = io.BytesIO()
     Image.fromarray(array).save(out, fmt, **options)
     atomic_write(path, out.getvalue())
+
+# %% ../nbs/core/01_images.ipynb #dba67797
+def _free_memory(device) -> int:
+    "Bytes that can still be allocated on a device"
+    if str(device).startswith("cuda"):
+        import torch
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    import psutil
+    return psutil.virtual_memory().available
+
+def check_memory(
+    need: float,           # bytes
+    what: str,             # that needs them, for the message
+    remedy: str,           # what to do instead
+    device: str = "cpu",   # or a `torch.device`
+):
+    """Raise `StanhlicError` if more memory is needed than is free."""
+    if need > (free := _free_memory(device)): raise StanhlicError(f"{what} needs about {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; {remedy}")
 
 # %% ../nbs/core/01_images.ipynb #766d3b5c
 def to_tensor(

@@ -104,7 +104,8 @@ def _draw(ax, curve, y):
     "One curve with the mark of its kind: (line, name for the legend)"
     order = np.argsort(curve.bpp)
     line, = ax.plot(np.asarray(curve.bpp, float)[order], y[order], **({"color": colour(curve.method)} | KINDS[curve.kind]))
-    return line, f"{curve.label} ({'smoke run' if curve.kind == 'smoke' else curve.kind})"
+    word = "smoke run" if curve.kind == "smoke" else curve.kind
+    return line, curve.label if curve.label.rstrip(")").endswith(word) else f"{curve.label} ({word})"
 
 def _warn(ax, kinds, lines):
     "A line in the upper left for each kind that must not be taken for a paper's, in their colour where they share one: number of lines"

@@ -6,7 +6,7 @@
 __all__ = ['BLOCK', 'REACH', 'DESYNC', 'DOUBTS', 'exact', 'marks', 'marks_length', 'split_marks', 'settle']
 
 # %% ../nbs/core/04b_sync.ipynb #defa5497
-import contextlib, threading, zlib
+import contextlib, operator, threading, zlib
 import numpy as np
 import torch
 from .errors import StanhlicError
@@ -14,26 +14,37 @@ from .priors import scale_indexes, scale_table
 
 # %% ../nbs/core/04b_sync.ipynb #b5510f54
 _turns, _inside, _saved = threading.Lock(), 0, None
+_NEW = hasattr(torch.backends.cuda.matmul, "fp32_precision")  # torch 2.9 and later
+_SWITCHES = {"cudnn.benchmark": False, "cudnn.deterministic": True} | (
+    {f"{place}.fp32_precision": "ieee" for place in ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")} if _NEW
+    else {"cudnn.allow_tf32": False, "cuda.matmul.allow_tf32": False})
 
-def _flags(given=None):
-    "Present settings of the kernels; set them first where they are given"
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    if given: cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = given
-    return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32
+def _switch(values: dict) -> dict:
+    "Set switches of `torch.backends`; returns what they were"
+    before = {}
+    for name, value in values.items():
+        place, _, switch = name.rpartition(".")
+        place = operator.attrgetter(place)(torch.backends)
+        before[name] = getattr(place, switch); setattr(place, switch, value)
+    return before
 
+# %% ../nbs/core/04b_sync.ipynb #725f1a47
 @contextlib.contextmanager
 def exact():
-    """Inference without gradients, in true single precision: no TF32, no autotuned kernels."""
+    """Inference without gradients, in true single precision: no TF32, no autocast, no autotuned kernels."""
     global _inside, _saved
     with _turns:  # the settings are those of the process: the first to enter changes them, the last to leave puts them back
-        if not _inside: _saved = _flags(); _flags((False, False, True, False))
+        if not _inside: _saved = _switch(_SWITCHES)
         _inside += 1
     try:
-        with torch.inference_mode(): yield
+        with contextlib.ExitStack() as stack:
+            for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda")): stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(torch.inference_mode())
+            yield
     finally:
         with _turns:
             _inside -= 1
-            if not _inside: _flags(_saved)
+            if not _inside: _switch(_saved)
 
 # %% ../nbs/core/04b_sync.ipynb #b0d86fe7
 BLOCK = 2 ** 16       # indexes that share a mark

@@ -163,13 +163,16 @@ def _folders():
     given = os.environ.get("STANHLIC_MODELS", "")
     return [Path(stanhlic.__file__).resolve().parent / "weights", *(Path(p) for p in given.split(os.pathsep) if p)]
 
+def _every_model():
+    "What `inspect_weights` says of each model file in the folders, in their order"
+    for path in (p for folder in _folders() if folder.is_dir() for p in sorted(folder.glob("*.safetensors"), key=lambda p: p.stem)):
+        try: yield {"description": ""} | inspect_weights(path)
+        except StanhlicError: continue
+
 def list_models() -> list:  # [{name, system, description, parameters, bytes, fingerprint, config, provenance, path}, ...]
     """The models known by name: shipped ones, then those in the folders of STANHLIC_MODELS."""
     found = {}
-    for path in (p for folder in _folders() if folder.is_dir() for p in sorted(folder.glob("*.safetensors"), key=lambda p: p.stem)):
-        try: model = inspect_weights(path)
-        except StanhlicError: continue
-        found.setdefault(model["name"], {"description": ""} | model)
+    for model in _every_model(): found.setdefault(model["name"], model)
     return list(found.values())
 
 # %% ../nbs/core/07_zoo.ipynb #3e53676b
@@ -177,11 +180,11 @@ def _known(): return ", ".join(m["name"] for m in list_models()) or "none, none 
 
 def find_model(
     fingerprint: bytes,  # of a `.slic` file
-) -> str:                # name
-    """Name of the model that a fingerprint belongs to; raises `StanhlicError` if none here does."""
-    for model in list_models():
-        if model["fingerprint"] == fingerprint.hex(): return model["name"]
-    raise StanhlicError(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the file of the right one with --model PATH")
+) -> dict:               # as `list_models` has it
+    """The model that a fingerprint belongs to, listed or not; raises `StanhlicError` if none here does."""
+    for model in _every_model():
+        if model["fingerprint"] == fingerprint.hex(): return model
+    raise StanhlicError(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the file of the right one with --model PATH, an earlier release's perhaps")
 
 def model_path(
     model: str | Path,  # name, or path of a model file
@@ -232,17 +235,19 @@ def restore(
 def load_codec(
     model: str | Path,     # name, or path of a model file
     device: str = "auto",  # auto, cpu, cuda or cuda:N
+    precision: str = "fp32",  # of analysis and synthesis: "fp32", or "bf16" where the device is fast in it
 ):                         # codec
-    """Load a model as a codec, ready to encode and decode.
+    """Load a model as a codec, ready to encode and decode; what is coded stays in fp32 at any precision.
 
     Raises `StanhlicError` for an unknown name, a file that is no sound model, a device that is not here, or a system this installation lacks."""
+    if precision not in ("fp32", "bf16"): raise StanhlicError(f"unknown precision {precision!r}; use fp32 or bf16")
     weights = load_weights(model_path(model))
     module = f"stanhlic.{weights.header['system']}.codec"
     try: codec = importlib.import_module(module)
     except ModuleNotFoundError as e:
         if e.name and module.startswith(e.name): raise StanhlicError(f"{model}: this stanhlic has no {weights.header['system']} codec; upgrade stanhlic") from e
         raise
-    return codec.from_weights(weights, resolve_device(device))
+    return codec.from_weights(weights, resolve_device(device), precision)
 
 # %% ../nbs/core/07_zoo.ipynb #01bfe3a1
 def codec_for(
@@ -252,12 +257,12 @@ def codec_for(
 ):                                    # codec that can decode the file
     """Load the codec that wrote a file.
 
-    Raises `StanhlicError` if no known model has the file's fingerprint, if the one named has another, or as `load_codec` does."""
-    path = model_path(find_model(header.fingerprint) if model is None else model)
-    held = inspect_weights(path).get("fingerprint")
-    if held != header.fingerprint.hex():
-        raise StanhlicError(f"the file was written by the model with fingerprint {header.fingerprint.hex()}, {model} has {held}; name the right one with --model")
-    return load_codec(path, device)
+    Raises `StanhlicError` if no known model has the file's fingerprint, if the one named has another, if it is of another system, or as `load_codec` does."""
+    held = find_model(header.fingerprint) if model is None else inspect_weights(model_path(model))
+    if held["fingerprint"] != header.fingerprint.hex():
+        raise StanhlicError(f"the file was written by the model with fingerprint {header.fingerprint.hex()}, {model} has {held['fingerprint']}; name the right one with --model")
+    if held["system"] != header.kind: raise StanhlicError(f"the file says {header.kind}, but its model {held['name']} is of system {held['system']}; the file is damaged or forged")
+    return load_codec(held["path"], device)
 
 # %% ../nbs/core/07_zoo.ipynb #1905fa9c
 def import_progressive(

@@ -49,7 +49,12 @@ def test_cut_picture(cli, out, bad, photo):
     refused(cli("compress", bad / "a.png", out), "a.png", "damaged")
 
 
-def test_a_folder_as_picture(cli, out, bad): refused(cli("compress", bad, out), "folder")
+def test_a_folder_without_pictures(cli, bad): refused(cli("compress", bad, bad / "new"), "holds no image")
+
+
+def test_a_folder_into_a_file(cli, bad, photo):
+    (bad / "a.txt").touch()
+    refused(cli("compress", photo.parent, bad / "a.txt"), "is a file", "name a folder")
 
 
 # %% .slic files

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-COMMANDS = ("models", "compress", "decompress", "info", "truncate", "view", "eval", "bench", "train", "reproduce", "selftest")
+COMMANDS = ("models", "compress", "decompress", "info", "truncate", "view", "eval", "fetch", "bench", "train", "reproduce", "selftest")
 
 
 def shipped():
@@ -106,7 +106,34 @@ def test_compress_loads_nothing_it_does_not_need(models, photo, tmp_path):
     assert (tmp_path / "a.slic").exists() and done.stderr.strip().splitlines()[-1] == "[]"
 
 
+def test_a_folder_in_one_call(cli, models, photo, tmp_path):
+    """Pictures under their names, whatever is no picture passed over and told of; `--json` gives a list of what was done."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"): (tmp_path / "in" / name).write_bytes(photo.read_bytes())
+    (tmp_path / "in" / "c.png").write_bytes(b"no picture"); (tmp_path / "in" / "notes.txt").write_text("to be left alone")
+    done = cli("compress", tmp_path / "in", tmp_path / "out", "--model", "tiny", "--json")
+    assert done.returncode == 1 and "c.png: not an image" in done.stderr and "1 of 3 files were refused" in done.stderr and "Traceback" not in done.stderr
+    assert [row["output"] for row in json.loads(done.stdout)] == [str(tmp_path / "out" / f"{n}.slic") for n in "ab"]
+    ok(cli("decompress", tmp_path / "out", tmp_path / "back"))
+    assert sorted(p.name for p in (tmp_path / "back").iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_colour_profile_is_told_of(cli, models, photo, tmp_path):
+    from PIL import Image, ImageCms
+    Image.open(photo).save(tmp_path / "wide.png", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
+    said = cli("compress", tmp_path / "wide.png", tmp_path / "a.slic", "--model", "tiny").stderr
+    assert "colour profile" in said and "sRGB" in said
+    assert cli("compress", photo, tmp_path / "a.slic", "--model", "tiny").stderr == ""
+
+
 # %% the other verbs
+
+def test_fetch_lists_and_refuses(cli):
+    listed = ok(cli("fetch"))
+    assert {"kodak", "train"} <= {line.split()[0] for line in listed.splitlines()[1:]}
+    done = cli("fetch", "nowhere")
+    assert done.returncode == 1 and "nowhere" in done.stderr
+
 
 def test_models(cli, models):
     listed = {m["name"]: m for m in json.loads(ok(cli("models", "--json")))}

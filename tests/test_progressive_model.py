@@ -69,6 +69,22 @@ def test_gates(gate):
         assert torch.equal(model(IMAGE, quality=10, ranking="slice", gate=gate)["x_hat"], model(IMAGE, quality=10, ranking="slice")["x_hat"])
 
 
+@pytest.mark.parametrize("gate, inside", [("new", lambda star, bar: star & ~bar), ("old", lambda star, bar: bar), ("all", lambda star, bar: star)])
+def test_a_published_gate_refines_what_it_says(gate, inside):
+    """Scales change somewhere inside the gate and nowhere else."""
+    from stanhlic.progressive.model import _published_refinement
+    model = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0,)))
+    with torch.no_grad():
+        y_base, y_top = model.analyse(IMAGE)
+        z_hat, _ = model.side_information(torch.cat([y_base, y_top], 1))
+        base, params, _ = model.base_level(y_base, z_hat)
+        start = predict(model, z_hat, base, params)
+        refined = _published_refinement(model, start, y_top - y_base, 50, gate)
+    star, bar = (slice_mask(start.scale, q, model.config.level.slices) for q in (50, 10.0))
+    changed, allowed = refined.scale != start.scale, inside(star, bar)
+    assert changed.any() and not (changed & ~allowed).any()
+
+
 def test_refusals():
     model = lively(PROGRESSIVE_SMOKE)
     for wrong in (dict(quality=-1), dict(quality=100.1), dict(quality=5, ranking="x"), dict(quality=5, gate="x")):

@@ -5,8 +5,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from stanhlic.container import VERSIONS
 from stanhlic.errors import StanhlicError
-from stanhlic.reproduce import PROFILES, check_parameters, list_items, outdated, overview, papers_folder, reproduce, run_item, state_of, verdicts
+from stanhlic.reproduce import ORIGINS, PROFILES, check_parameters, list_items, outdated, overview, papers_folder, reproduce, run_item, shown, state_of, verdicts
+from stanhlic.zoo import inspect_weights
 
 ITEMS = list_items()
 
@@ -41,13 +43,29 @@ def test_checks_find_their_numbers(entry):
     path = papers_folder().parent.parent / next(o for o in entry["outputs"] if o.endswith(".json"))
     if not path.is_file() or json.loads(path.read_text(encoding="utf-8")).get("kind") == "smoke": pytest.skip("was not run at compact or full size yet")
     rows = verdicts(entry, path.parents[2])
-    assert [r["says"] for r in rows if r["holds"] is not None], "no check of this item finds its number"
+    assert [r["says"] for r in rows if r["verdict"] == "not measured"] == []
     assert all(type(r["holds"]) in (bool, type(None)) for r in rows)
 
 
-def test_overview_has_a_row_for_every_item():
+def test_overview_has_rows_for_every_item_with_a_rule():
     rows = overview(papers_folder().parent.parent)
-    assert {r["item"] for r in rows} == {e["id"] for e in ITEMS} and len({tuple(r) for r in rows}) == 1
+    assert {r["item"] for r in rows} == {e["id"] for e in ITEMS if e.get("checks") or not e["notebook"]} and len({tuple(r) for r in rows}) == 1
+
+
+def test_every_verdict_says_what_its_number_is():
+    """A drawn item is of no size, so each of its checks names its own; a number of another kind is never shown as measured."""
+    rows = [v for e in ITEMS for v in verdicts(e, papers_folder().parent.parent) if v["ours"] is not None]
+    assert rows and [(r["id"], r["says"]) for r in rows if r["kind"].removesuffix(", other weights") not in ORIGINS] == []
+    assert [r["says"] for r in rows if r["says"].startswith("published points") and r["kind"] != "recomputed"] == []
+
+
+def test_what_decides_is_shown():
+    """A number that breaks its rule is not rounded onto the rule, and no claim is counted twice."""
+    rows = [v for e in ITEMS for v in verdicts(e, papers_folder().parent.parent)]
+    broken = [(shown(r["ours"], r["unit"], r["digits"]).lstrip("+").replace(".0 ", " "), r["rule"][2:]) for r in rows if r["verdict"] == "no"]
+    assert [pair for pair in broken if pair[0] == pair[1]] == []
+    measured = [r["ours"] for r in rows if isinstance(r["ours"], float) and r["kind"] in ("full", "compact") and r["ours"] != 0]
+    assert len(measured) == len(set(measured))
 
 
 def notebook(path, parameters, code):
@@ -164,7 +182,34 @@ def test_a_smoke_run_decides_nothing(registry, kept):
     assert verdicts(entry)[0]["difference"] == 1.0 and overview(".", registry)[0]["held here"] == "**yes**, compact"
 
 
+@pytest.mark.parametrize("lead, holds, verdict", [(0, True, "yes"), (-0.5, None, "not decided: references are under-trained"), (None, None, "not decided: not known whether references are under-trained")])
+def test_a_verdict_may_rest_on_a_condition(registry, kept, lead, holds, verdict):
+    entry = kept()
+    entry["checks"][0]["valid"] = {"path": "lead", "at_least": 0, "why": "references are under-trained"}
+    (registry / "papers.yaml").write_text(json.dumps([entry]))
+    Path("figures").mkdir()
+    Path("figures/kept.json").write_text(json.dumps(dict(kind="compact", n=4) | ({} if lead is None else {"lead": lead})))
+    assert [(r["holds"], r["verdict"]) for r in verdicts(list_items(registry)[0])] == [(holds, verdict)]
+    assert overview(".", registry)[0]["held here"] == ("**yes**, compact" if holds else verdict)
+
+
+@pytest.mark.parametrize("change, word", [({"kind": "guessed"}, "kind 'guessed'"), ({"valid": {"path": "a"}}, "valid has path"), ({"size": "full"}, "a check has says"), ({"is": 3}, "one of at_most")])
+def test_damaged_checks(registry, kept, change, word):
+    entry = kept()
+    (registry / "papers.yaml").write_text(json.dumps([entry | {"checks": [entry["checks"][0] | change]}]))
+    with pytest.raises(StanhlicError, match=word): list_items(registry)
+
+
 @pytest.mark.parametrize("text, word", [("- id: [", "not YAML"), ("a: 1", "not a list"), ("- id: x", "lacks"), ("- 3", "no mapping")])
 def test_damaged_registry(tmp_path, text, word):
     (tmp_path / "papers.yaml").write_text(text)
     with pytest.raises(StanhlicError, match=word): list_items(tmp_path)
+
+
+def test_changelog_names_what_ships():
+    """The fingerprints of all shipped weights, so that old files find theirs later, and the present formats."""
+    root = papers_folder().parent.parent
+    text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    models = [inspect_weights(p) for p in sorted((root / "stanhlic/weights").glob("*.safetensors"))]
+    assert models and [m["name"] for m in models if f"| `{m['name']}`, present | `{m['fingerprint']}` |" not in text] == []
+    assert [kind for kind, version in VERSIONS.items() if f"| {kind} | {version} |" not in text] == []

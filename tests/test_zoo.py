@@ -85,8 +85,22 @@ def test_list_find_load(models):
     assert listed[-2:] == ["other", "tiny"]
     for name in ("tiny", "other"):
         mark = bytes.fromhex(inspect_weights(models / f"{name}.safetensors")["fingerprint"])
-        assert find_model(mark) == name and load_codec(name, "cpu").fingerprint == mark == codec_for(Header("stanh", mark, 8, 8), device="cpu").fingerprint
+        assert find_model(mark)["name"] == name and load_codec(name, "cpu").fingerprint == mark == codec_for(Header("stanh", mark, 8, 8), device="cpu").fingerprint
     assert model_path("tiny") == models / "tiny.safetensors"
+
+
+def test_files_of_earlier_weights_still_find_their_model(models, tmp_path, monkeypatch):
+    """Weights under a name that newer ones have are not listed, but what they wrote is decoded with them."""
+    weights = load_weights(models / "tiny.safetensors")
+    changed = save_weights(tmp_path / "earlier.safetensors", {k: v * 1.01 if k.startswith("anchors.0.g_a") else v for k, v in weights.tensors.items()}, {k: v for k, v in weights.header.items() if k not in ("format", "fingerprint")})
+    monkeypatch.setenv("STANHLIC_MODELS", os.pathsep.join([str(models), str(tmp_path)]))
+    assert [m["fingerprint"] for m in list_models() if m["name"] == "tiny"] == [weights.fingerprint.hex()]
+    assert codec_for(Header("stanh", changed.fingerprint, 8, 8), device="cpu").fingerprint == changed.fingerprint
+
+
+def test_a_file_that_names_a_model_of_another_system(models):
+    mark = load_weights(models / "tiny.safetensors").fingerprint
+    with pytest.raises(StanhlicError, match="is of system stanh"): codec_for(Header("rnn", mark, 8, 8), device="cpu")
 
 
 def test_a_damaged_file_in_a_model_folder_hides_nothing(models, tmp_path, monkeypatch):

@@ -36,8 +36,9 @@ def release_keys(
     tensors: dict,  # state dict of any generation
 ) -> dict:          # with the names of the release, without buffers of tables
     """Give every tensor the name it has here."""
-    named, split = {}, any(k.startswith("g_a_enh.") for k in tensors)
-    for key, value in tensors.items():
+    plain = {re.sub(r"^(module\.)?(base_net\.)?", "", k): v for k, v in tensors.items()}
+    named, split = {}, any(k.startswith("g_a_enh.") for k in plain)
+    for key, value in plain.items():
         if split: key = re.sub(r"^g_a\.", "g_a.0.", key)
         for pattern, name in _RENAMED: key = re.sub(pattern, name, key)
         if not _TABLES.match(key): named[key] = value

@@ -16,7 +16,7 @@ from ..errors import StanhlicError
 from ..priors import bits
 from .model import ProgressiveModel, model_config
 from .networks import SIZES, ProgressiveConfig
-from ..training import ImagePool, central_crops, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays
+from ..training import ImagePool, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays, validation_crops
 
 # %% ../../nbs/progressive/05_training.ipynb #a963aa99
 def _rates(out, x):
@@ -195,6 +195,13 @@ def _history(path) -> list:
     if not path or (file := _file(path)).suffix != ".safetensors": return []
     return inspect_weights(file)["provenance"].get("stages", [])
 
+def _same_loop(model, path):
+    """Raise `StanhlicError` if the weights there were trained for a residual that closes the loop and this model does not, or the other way round."""
+    from stanhlic.zoo import inspect_weights
+    if (file := _file(path)).suffix != ".safetensors" or (held := inspect_weights(file))["system"] != "progressive": return
+    there = held["config"].get("closed_loop", False)
+    if there != model.config.closed_loop: raise StanhlicError(f"{path}: was trained with closed_loop={str(there).lower()}; add closed_loop={str(there).lower()} to the settings")
+
 def _network(path) -> dict:
     """State dict there, without the rate points of a STanH file and with its first anchor alone."""
     state = {k.removeprefix("anchors.0."): v for k, v in _tensors(path).items()}
@@ -266,12 +273,12 @@ def run(
     check_name(settings.get("name", f"progressive-{profile}"))
     torch.manual_seed(plan.seed)
     model = network_for(settings, stage)
-    if init: initialise(model, init, settings.get("top"))
+    if init: _same_loop(model, init); initialise(model, init, settings.get("top"))
     elif stage != "first" and profile != "smoke": raise StanhlicError(f"stage {stage} starts from an earlier one; give its folder or weight file with --init")
     freeze(model, stage, settings.get("lrp", True))
     objective = Objective(stage, settings, model.config.rems)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
-    validate = validator(stage, settings, central_crops(valid, 64 if plan.crop < 128 else 256, settings.get("val_batch", 16)))
+    validate = validator(stage, settings, validation_crops(valid, plan, settings.get("val_batch", 16)))
     said = settings | ({"top": Path(settings["top"]).name} if settings.get("top") else {})  # names, no paths of this machine
     facts = {"system": "progressive", "stage": stage, "profile": profile, "data": source, "device": device, "settings": said, "init": Path(init).name if init else None}
     fit(model, objective, ImagePool(train, plan.crop, plan.seed), plan, out, validate, None, resume, device, facts, stop_at)

@@ -18,7 +18,7 @@ from ..errors import StanhlicError
 from .model import RnnHyper, build_model
 from .networks import RnnConfig
 from .start import principal_start
-from ..training import ImagePool, central_crops, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays
+from ..training import ImagePool, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays, validation_crops
 from ..zoo import check_name, load_weights, model_path, resolve_device, save_weights
 
 # %% ../../nbs/rnn/04_training.ipynb #f995efe2
@@ -157,7 +157,7 @@ def run(
     pool = ImagePool(train, plan.crop, plan.seed)
     if settings["principal_start"] and not init: principal_start(model, ImagePool(train, plan.crop, plan.seed + 1).batch(96))
     facts = {"system": "rnn", "stage": stage, "profile": profile, "data": source, "device": device, "preset": preset._asdict(), "settings": settings, "init": Path(init).name if init else None}
-    crops = central_crops(valid, 64 if plan.crop < 128 else 256, settings["validation"])
+    crops = validation_crops(valid, plan, settings["validation"])
     fit(model, train_loss(preset, schedule, settings["rate_mode"]), pool, plan, out,
         hard_validation(crops, preset, settings["rate_mode"]), schedule, resume, device, facts)
     config = asdict(model.config) | {"metric": preset.metric, "lambdas": list(preset.lambdas)}

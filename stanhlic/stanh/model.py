@@ -94,15 +94,21 @@ class StanhModel(nn.Module):
         if [p.anchor for p in points] != sorted(p.anchor for p in points): raise StanhlicError("points of one anchor must stand together; order them by anchor, lowest rate first")
         self.anchors, self.points, self.forms = nn.ModuleList(anchors), nn.ModuleList(points), forms
 
+    def settled(self, position: Position) -> Position:
+        """The position itself; between two anchors, where nothing can be interpolated, the nearer point."""
+        level, alpha = position
+        if not alpha or self.points[level].anchor == self.points[level + 1].anchor: return position
+        return Position(level + (2 * alpha >= STEPS), 0)
+
     def quantizers(
         self,
         position: Position,
     ) -> tuple[nn.Module, Staircase, Staircase]:  # network, quantizer of y, quantizer of z
-        """Network and quantizers at a position. Between two anchors nothing can be interpolated; the nearer point is taken."""
+        """Network and quantizers at a position, interpolated between two points of one anchor."""
+        position = self.settled(position)
         low, alpha = self.points[position.level], position.alpha / STEPS
         if not alpha: return self.anchors[low.anchor], low.y.staircase(), low.z.staircase()
         high = self.points[position.level + 1]
-        if high.anchor != low.anchor: return self.quantizers(Position(position.level + (alpha >= 0.5), 0))
         z = interpolate(low.z, high.z, alpha) if self.forms.interpolate_z else low.z.staircase()
         return self.anchors[low.anchor], interpolate(low.y, high.y, alpha), z
 
@@ -174,7 +180,7 @@ def shifted(
 
 # %% ../../nbs/stanh/03_model.ipynb #bc7152e2
 def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
-    """A training pass at inverse temperatures `beta` = (y, z): x_hat, likelihoods and the latents themselves."""
+    """A training pass at inverse temperatures `beta` = (y, z): x_hat, likelihoods, and the values that went into the quantizers as `quantised`."""
     y, p_y = net.g_a(x), []
     z, y = net.h_a(y).float(), y.float()
     published, centred, medians = forms.rate_form == "midpoint", *shifted(net.entropy_bottleneck)
@@ -184,9 +190,10 @@ def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
     else:
         z_hat = qz.ste(z - medians, beta[1]) + medians
         p_z = torch.exp2(-R.factorized_bits_soft(z - medians, centred, qz, beta[1]))
-    slices = y.chunk(net.config.slices, 1)
+    slices, seen = y.chunk(net.config.slices, 1), {"y": [], "z": z if published else z - medians}
     def code(i, mean, scale):
         v = slices[i] - mean
+        seen["y"].append(slices[i] if published and forms.centre == "raw" else v)
         if published:
             v_hat = qy.soft(slices[i], beta[0]) - mean if forms.centre == "raw" else qy.soft(v, beta[0])
             p_y.append(R.gaussian_midpoint(v_hat, scale, qy))
@@ -195,7 +202,7 @@ def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
             p_y.append(torch.exp2(-R.bits_soft(v, scale, qy, beta[0])))
         return v_hat + mean
     x_hat = net.g_s(net.latents(z_hat, code)).float()
-    return {"x_hat": x_hat, "likelihoods": {"y": torch.cat(p_y, 1), "z": p_z}, "latents": {"y": y.detach(), "z": z.detach()}}
+    return {"x_hat": x_hat, "likelihoods": {"y": torch.cat(p_y, 1), "z": p_z}, "quantised": {"y": torch.cat(seen["y"], 1).detach(), "z": seen["z"].detach()}}
 
 # %% ../../nbs/stanh/03_model.ipynb #eb3918d8
 def model_config(model: StanhModel) -> dict:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from ..backbone import ZOU22, ZOU22_COMPACT, ZOU22_WIDE, Zou22, awake, initialise, rate, renew_entropy
 from ..errors import StanhlicError
-from ..training import ImagePool, central_crops, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays
+from ..training import ImagePool, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays, validation_crops
 from .annealing import gap, make_schedule
 from .model import RatePoint, StanhModel, build_model, model_config, rounding_point
 from .quantizer import STanH
@@ -34,9 +34,9 @@ class Schedules:
         """Gaps that the schedules want to be told; only the stochastic one does."""
         return tuple(f"gap_{name}" for name in "yz" if hasattr(getattr(self, name), "factor"))
 
-    def gaps(self, point: RatePoint, latents: dict) -> dict:
-        """Those gaps on the latents of a batch."""
-        return {f"gap_{name}": gap(getattr(point, name), latents[name], getattr(self, name).beta) for name in "yz" if f"gap_{name}" in self.reads}
+    def gaps(self, point: RatePoint, quantised: dict) -> dict:
+        """Those gaps on what went into the quantizers for a batch."""
+        return {f"gap_{name}": gap(getattr(point, name), quantised[name], getattr(self, name).beta) for name in "yz" if f"gap_{name}" in self.reads}
 
     def advance(self, gaps: dict):
         """Move both on by one step."""
@@ -106,7 +106,7 @@ def stanh_loss(model: StanhModel, point: int, lmbda: float, schedules: Schedules
     def loss(net, x):
         out = net(x, point=point, beta=schedules.betas)
         value, facts = _facts(out, x, lmbda, metric)
-        return value, facts | schedules.gaps(model.points[point], out["latents"])
+        return value, facts | schedules.gaps(model.points[point], out["quantised"])
     return loss
 
 # %% ../../nbs/stanh/05_training.ipynb #c6e40ec9
@@ -162,10 +162,15 @@ def _grown(model, settings, crops):
     if not isinstance(net, Zou22): raise StanhlicError("grow widens a zou22 network; this one is another, leave it out")
     return StanhModel([widen(net, _NETWORKS[size], crops)], [rounding_point(settings["lmbda"])], model.forms)
 
+def _size(size, net):
+    """Check a size's name, and that a network to start from is not of another one. Raises `StanhlicError`."""
+    if size not in _NETWORKS: raise StanhlicError(f"unknown size {size!r}; choose {', '.join(_NETWORKS)}")
+    other = next((name for name, c in _NETWORKS.items() if c == getattr(net, "config", None) and name != size), None)
+    if other: raise StanhlicError(f"the network to start from is {other}, this stage is set for {size}; add size={other}, or take another")
+
 def _initial(stage, settings, init, train):
     """The model a stage starts from."""
-    size = settings.get("size", "compact")
-    if size not in _NETWORKS: raise StanhlicError(f"unknown size {size!r}; choose {', '.join(_NETWORKS)}")
+    size, point = settings.get("size"), rounding_point(settings.get("lmbda"), free=settings.get("free", False))
     def sample():
         torch.manual_seed(settings.get("seed", 0))
         return ImagePool(train, 64 if settings["crop"] < 128 else 128, settings.get("seed", 0) + 1).batch(96)
@@ -173,14 +178,16 @@ def _initial(stage, settings, init, train):
         weights = load_weights(model_path(init))
         model = restore(build_model, weights)
         if settings.get("grow"): return _grown(model, settings, sample()), weights.header
-        if stage != "derivation" and len(model.points) > 1:  # the network starts anew; points derived from it no longer fit
-            model = StanhModel([model.anchors[0]], [rounding_point(settings["lmbda"])], model.forms)
+        if size: _size(size, model.anchors[0])
+        if stage != "derivation" and (len(model.points) > 1 or (model.points[0].y.form == "free") != (point.y.form == "free")):
+            model = StanhModel([model.anchors[0]], [point], model.forms)  # the network starts anew; points derived from it no longer fit
         return model, weights.header
-    crops = sample()
-    return StanhModel([initialise(Zou22(_NETWORKS[size]), crops)], [rounding_point(settings["lmbda"])]), {"provenance": {}}
+    _size(size or "compact", None)
+    if settings.get("freeze"): raise StanhlicError("a frozen network has to be a trained one; give --init MODEL.safetensors")
+    return StanhModel([initialise(Zou22(_NETWORKS[size or "compact"]), sample())], [point]), {"provenance": {}}
 
 def _forms(model, settings):
-    """Switch the forms a stage asks for; the published ones use free parameters. Raises `StanhlicError` for one that does not exist."""
+    """Switch the forms a stage asks for. Raises `StanhlicError` for one that does not exist."""
     from dataclasses import replace
     chosen = {k: settings[k] for k in ("rate_form", "centre", "interpolate_z") if k in settings}
     for name, known in (("rate_form", ("threshold", "midpoint")), ("centre", ("residual", "raw"))):
@@ -223,14 +230,14 @@ def train_stage(
     loss = base_loss(lmbda, metric, schedules) if stage == "base" else stanh_loss(model, point, lmbda, schedules, metric)
     pool = ImagePool(train, plan.crop, plan.seed)
     if stage == "base" and settings.get("renew"): _renew(model, pool, settings["renew"])
-    crops = central_crops(valid, 64 if plan.crop < 128 else 256, settings.get("validation", 24))
+    crops = validation_crops(valid, plan, settings.get("validation", 24))
     if stage == "base": model.points.requires_grad_(False)
     fit(_Base(model) if stage == "base" else model, loss, pool, plan, out, hard_validation(crops, point, lmbda, metric), schedules, resume, device, facts)
     return model
 
 # %% ../../nbs/stanh/05_training.ipynb #73380269
 _OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "slope": 0.01,
-            "rate_form": "threshold", "centre": "residual", "interpolate_z": True, "validation": 24, "store": "fp16", "side": 0.35, "renew": "hyper", "grow": "wide"}  # with an example each
+            "rate_form": "threshold", "centre": "residual", "interpolate_z": True, "validation": 24, "store": "fp16", "side": 0.35, "renew": "hyper", "grow": "wide", "free": True}  # with an example each
 
 def run(
     stage: str,                 # base, anchor or derivation
@@ -294,5 +301,6 @@ def average_networks(
     if any(len(m.anchors) > 1 for m in models) or model_config(first)["anchors"] != model_config(second)["anchors"]: raise StanhlicError("the files must have one anchor each, of the same sizes; take two trainings of one network")
     for a, b in zip(first.anchors[0].parameters(), second.anchors[0].parameters()): b.lerp_(a, share)
     stages = [s for s in _history(parts) if s["stage"] == "base"]
+    last = stages[-1] if stages else {"system": "stanh", "stage": "base"}
     note = f"then averaged with the weights it started from: {share:g} of those, {1 - share:g} of these"
-    return StanhModel([second.anchors[0]], [rounding_point(lmbda)], second.forms), [*stages[:-1], stages[-1] | {"note": note}]
+    return StanhModel([second.anchors[0]], [rounding_point(lmbda)], second.forms), [*stages[:-1], last | {"note": note}]
