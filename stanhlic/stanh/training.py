@@ -184,7 +184,8 @@ def _initial(stage, settings, init, train):
         return model, weights.header
     _size(size or "compact", None)
     if settings.get("freeze"): raise StanhlicError("a frozen network has to be a trained one; give --init MODEL.safetensors")
-    return StanhModel([initialise(Zou22(_NETWORKS[size or "compact"]), sample())], [point]), {"provenance": {}}
+    crops = sample()  # seeds the network's first weights too
+    return StanhModel([initialise(Zou22(_NETWORKS[size or "compact"]), crops)], [point]), {"provenance": {}}
 
 def _forms(model, settings):
     """Switch the forms a stage asks for. Raises `StanhlicError` for one that does not exist."""
