@@ -170,10 +170,11 @@ def test_the_commit_of_another_repository_is_not_ours(tmp_path, monkeypatch):
     assert len(engine._commit()) >= 7 and " " not in engine._commit()
 
 
-def test_a_run_that_is_not_resumed_starts_anew(tmp_path):
+def test_a_run_is_not_begun_over_another(tmp_path):
     go(tmp_path)
-    go(tmp_path, plan=Plan(**vars(PLAN) | {"steps": 2}))
-    assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2] and not (tmp_path / "step-00000006.pt").exists()
+    kept = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(StanhlicError, match="holds a run"): go(tmp_path, plan=Plan(**vars(PLAN) | {"steps": 2}))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == kept
 
 
 # %% settings

@@ -183,7 +183,7 @@ def _initial(stage, settings, init, train):
             model = StanhModel([model.anchors[0]], [point], model.forms)  # the network starts anew; points derived from it no longer fit
         return model, weights.header
     _size(size or "compact", None)
-    if settings.get("freeze"): raise StanhlicError("a frozen network has to be a trained one; give --init MODEL.safetensors")
+    if stage == "anchor" and settings.get("freeze"): raise StanhlicError("a frozen network has to be a trained one; give --init MODEL.safetensors")
     crops = sample()  # seeds the network's first weights too
     return StanhModel([initialise(Zou22(_NETWORKS[size or "compact"]), crops)], [point]), {"provenance": {}}
 
