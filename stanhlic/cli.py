@@ -223,11 +223,10 @@ def _compress(
     _no_pipe(source, target)
     given = _one_rate(quality=quality, target_bpp=target_bpp, target_bytes=target_bytes, target_psnr=target_psnr, layers=layers)
     from stanhlic.images import image_files, read_bytes
-    from stanhlic.zoo import load_codec, model_path
+    from stanhlic.zoo import load_codec
     jobs, codec = _jobs(source, target, image_files, ".slic"), functools.cache(lambda: load_codec(model, device))
     def work(source, target):
-        data = read_bytes(source)
-        done = _one_picture(source, data, target, lambda: model_path(model) and codec(), given)
+        done = _one_picture(source, read_bytes(source), target, codec, given)
         if not as_json: typer.echo(f"{target}: {done['bytes']} bytes, {done['bpp']:.4f} bpp, quality {done['quality']:.4g}, {done['model']}")
         return done
     done, refused = _in_turn(source, jobs, work)

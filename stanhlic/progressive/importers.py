@@ -27,7 +27,8 @@ def read_checkpoint(
     return tensors, vars(args) if isinstance(args, argparse.Namespace) else dict(args or {})
 
 # %% ../../nbs/progressive/06_importers.ipynb #e82ea163
-_RENAMED = [(r"^(?:module\.)?(?:base_net\.)?", ""), (r"^g_a_enh\.", "g_a.1."), (r"\.enc_enh_entropy_params\.", ".enc_progressive_entropy_params."),
+_PREFIX = re.compile(r"^(?:module\.)?(?:base_net\.)?")
+_RENAMED = [(r"^g_a_enh\.", "g_a.1."), (r"\.enc_enh_entropy_params\.", ".enc_progressive_entropy_params."),
             (r"^entropy_bottleneck\.matrices\.", "entropy_bottleneck._matrix"), (r"^entropy_bottleneck\.biases\.", "entropy_bottleneck._bias"),
             (r"^entropy_bottleneck\.factors\.", "entropy_bottleneck._factor")]
 _TABLES = re.compile(r"^gaussian_conditional\.|^entropy_bottleneck\.(_offset|_quantized_cdf|_cdf_length|target|likelihood_lower_bound)")
@@ -36,7 +37,7 @@ def release_keys(
     tensors: dict,  # state dict of any generation
 ) -> dict:          # with the names of the release, without buffers of tables
     """Give every tensor the name it has here."""
-    plain = {re.sub(r"^(module\.)?(base_net\.)?", "", k): v for k, v in tensors.items()}
+    plain = {_PREFIX.sub("", k): v for k, v in tensors.items()}
     named, split = {}, any(k.startswith("g_a_enh.") for k in plain)
     for key, value in plain.items():
         if split: key = re.sub(r"^g_a\.", "g_a.0.", key)
