@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['READ_FORMATS', 'READ_SUFFIXES', 'MAX_PIXELS', 'WRITE_FORMATS', 'decode_image', 'read_bytes', 'read_image',
            'colour_profile', 'image_files', 'atomic_write', 'check_writable_suffix', 'check_picture', 'write_image',
-           'check_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
+           'free_memory', 'check_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
 
 # %% ../nbs/core/01_images.ipynb #961f14dd
 import io, os, secrets, warnings
@@ -171,8 +171,10 @@ def write_image(
     atomic_write(path, out.getvalue())
 
 # %% ../nbs/core/01_images.ipynb #dba67797
-def _free_memory(device) -> int:
-    "Bytes that can still be allocated on a device"
+def free_memory(
+    device="cpu",  # or a `torch.device`
+) -> int:
+    """Bytes that can still be allocated on a device."""
     if str(device).startswith("cuda"):
         import torch
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -186,7 +188,7 @@ def check_memory(
     device: str = "cpu",   # or a `torch.device`
 ):
     """Raise `StanhlicError` if more memory is needed than is free."""
-    if need > (free := _free_memory(device)): raise StanhlicError(f"{what} needs about {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; {remedy}")
+    if need > (free := free_memory(device)): raise StanhlicError(f"{what} needs about {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; {remedy}")
 
 # %% ../nbs/core/01_images.ipynb #766d3b5c
 def to_tensor(

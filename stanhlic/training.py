@@ -9,6 +9,7 @@ __all__ = ['seed_of', 'ImagePool', 'split_files', 'load_arrays', 'training_array
 
 # %% ../nbs/core/06_training.ipynb #f3a51b8d
 import contextlib, io, json, math, os, platform, subprocess, time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, asdict
 from pathlib import Path
 from typing import Callable
@@ -21,7 +22,7 @@ from accelerate.state import AcceleratorState, PartialState
 from tqdm import tqdm
 from .datasets import find_dataset, has_dataset, list_datasets, sample_photograph
 from .errors import StanhlicError
-from .images import READ_SUFFIXES, atomic_write, check_memory, read_image
+from .images import READ_SUFFIXES, atomic_write, free_memory, read_image
 
 # %% ../nbs/core/06_training.ipynb #27971a86
 def seed_of(
@@ -30,27 +31,63 @@ def seed_of(
     """One well-mixed seed from several numbers; the same on every machine."""
     return int(np.random.SeedSequence([n % 2 ** 32 for n in numbers]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
+# %% ../nbs/core/06_training.ipynb #09b06de8
+_DECODERS = min(16, 2 * (os.cpu_count() or 1))  # threads
+
+def _planes(array) -> torch.Tensor:
+    "A picture as uint8 [3, H, W]"
+    return torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous()
+
+def _size(picture) -> tuple:
+    "Height and width of an array, or of a file by its header; (0, 0) for one that `read_image` will refuse"
+    from PIL import Image
+    if isinstance(picture, np.ndarray): return picture.shape[:2]
+    try:
+        with Image.open(picture) as im: return im.height, im.width
+    except Exception: return 0, 0
+
+def _sizes(pictures: list) -> list[tuple]:
+    "Height and width of each"
+    with ThreadPoolExecutor(_DECODERS) as threads: return list(threads.map(_size, pictures))
+
 # %% ../nbs/core/06_training.ipynb #ef791b2c
 class ImagePool:
-    """Pictures as 8-bit tensors, from which random crops are drawn on the device they live on.
+    """Pictures from which random crops are drawn: 8-bit tensors in memory, or files that are decoded when their turn comes.
 
     Pictures smaller than `crop` on a side are left out; raises `StanhlicError` if none remains."""
 
     def __init__(
         self,
-        arrays: list[np.ndarray],  # uint8 [H, W, 3]
-        crop: int,                 # side of a crop, pixels
-        seed: int = 0,             # of the crops
+        pictures: list,  # each uint8 [H, W, 3], or the path of a file
+        crop: int,       # side of a crop, pixels
+        seed: int = 0,   # of the crops
     ):
-        self.images = [torch.from_numpy(a.copy()).permute(2, 0, 1).contiguous() for a in arrays if min(a.shape[:2]) >= crop]
-        if not self.images: raise StanhlicError(f"no picture has {crop} pixels on both sides; take a smaller crop or other pictures")
-        self.crop, self.seed, self.step = crop, seed, 0
-        self.area = torch.tensor([float(i.shape[1] * i.shape[2]) for i in self.images])
+        sized = [(p, s) for p, s in zip(pictures, _sizes(pictures)) if min(s) >= crop]
+        if not sized: raise StanhlicError(f"no picture has {crop} pixels on both sides; take a smaller crop or other pictures")
+        self.images = [_planes(p) if isinstance(p, np.ndarray) else p for p, _ in sized]
+        self.area = torch.tensor([float(h * w) for _, (h, w) in sized])
+        self.crop, self.seed, self.step, self.device, self.ahead = crop, seed, 0, torch.device("cpu"), {}
+        self.threads = None if all(map(torch.is_tensor, self.images)) else ThreadPoolExecutor(_DECODERS)
 
     def to(self, device) -> "ImagePool":
-        """Move the pictures to a device."""
-        self.images = [i.to(device) for i in self.images]
+        """Draw crops onto a device, and move the pictures there if they are in memory and leave half of the device's free."""
+        self.device = torch.device(device)
+        if not self.threads and 3 * float(self.area.sum()) <= free_memory(self.device) / 2: self.images = [i.to(self.device) for i in self.images]
         return self
+
+    def _where(self, size, step, part, parts) -> list:
+        "Of each crop in this part of a step: which picture, how far down, how far right, and whether mirrored"
+        rng, total = torch.Generator().manual_seed(seed_of(self.seed, step)), size * parts
+        chosen = torch.multinomial(self.area, total, True, generator=rng).tolist()
+        return list(zip(chosen, torch.rand(total, 3, generator=rng, dtype=torch.float64).tolist()))[part * size:(part + 1) * size]
+
+    def _cut(self, drawn) -> torch.Tensor:
+        "One crop, uint8 [3, crop, crop]"
+        i, (down, right, mirror) = drawn
+        image = self.images[i] if torch.is_tensor(self.images[i]) else _planes(read_image(self.images[i]))
+        y, x = (int(place * (side - self.crop + 1)) for place, side in zip((down, right), image.shape[1:]))
+        crop = image[:, y:y + self.crop, x:x + self.crop]
+        return crop.flip(-1) if mirror < 0.5 else crop
 
     def batch(
         self,
@@ -61,15 +98,13 @@ class ImagePool:
     ) -> torch.Tensor:     # float32 [size, 3, crop, crop] in [0, 1], channels last
         """Random crops of a step, half of them mirrored; the parts together are what one part would be."""
         step = self.step if step is None else step
-        self.step, rng, total = step + 1, torch.Generator().manual_seed(seed_of(self.seed, step)), size * parts
-        chosen = torch.multinomial(self.area, total, True, generator=rng).tolist()
-        places, crops = torch.rand(total, 3, generator=rng, dtype=torch.float64).tolist(), []
-        for i, (down, right, mirror) in list(zip(chosen, places))[part * size:(part + 1) * size]:
-            _, h, w = self.images[i].shape
-            y, x = int(down * (h - self.crop + 1)), int(right * (w - self.crop + 1))
-            crop = self.images[i][:, y:y + self.crop, x:x + self.crop]
-            crops.append(crop.flip(-1) if mirror < 0.5 else crop)
-        return torch.stack(crops).to(memory_format=torch.channels_last).float() / 255
+        self.step, start = step + 1, lambda at: [self.threads.submit(self._cut, d) for d in self._where(size, at, part, parts)]
+        if not self.threads: crops = [self._cut(d) for d in self._where(size, step, part, parts)]
+        else:
+            running = self.ahead.pop((step, size, part, parts), None) or start(step)
+            self.ahead = {k: v for k, v in self.ahead.items() if k[0] >= step} | {(step + 1, size, part, parts): start(step + 1)}
+            crops = [c.result() for c in running]
+        return torch.stack(crops).to(self.device).to(memory_format=torch.channels_last).float() / 255
 
 # %% ../nbs/core/06_training.ipynb #4cc4f940
 def split_files(
@@ -81,21 +116,13 @@ def split_files(
     return [f for i, f in enumerate(files) if i % every], files[::every]
 
 # %% ../nbs/core/06_training.ipynb #30e7bd15
-def _decoded_size(path) -> int:
-    "Bytes of a picture as an array, by its header; nothing for one that `read_image` will refuse"
-    from PIL import Image
-    try:
-        with Image.open(path) as im: return 3 * im.width * im.height
-    except Exception: return 0
-
 def load_arrays(
-    files: list,       # paths
-    workers: int = 4,  # threads that decode
-) -> list[np.ndarray]:
-    """Decode pictures to uint8 arrays, with a progress bar; raises `StanhlicError` if they do not fit into memory together."""
-    from concurrent.futures import ThreadPoolExecutor
-    check_memory(sum(map(_decoded_size, files)), f"a pool of {len(files)} photographs", "train on fewer or on reduced ones")
-    with ThreadPoolExecutor(workers) as threads:
+    files: list,  # paths
+) -> list:        # of each, uint8 [H, W, 3]; or the paths as they are, where the arrays would take too much memory
+    """Decode pictures, with a progress bar, if two copies of all of them fit into this process's share of free memory."""
+    need, share = 2 * sum(3 * h * w for h, w in _sizes(files)), free_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if need > share: return list(files)
+    with ThreadPoolExecutor(_DECODERS) as threads:
         return list(tqdm(threads.map(read_image, files), total=len(files), desc="photographs", unit="file", disable=len(files) < 50))
 
 # %% ../nbs/core/06_training.ipynb #65a541e4
@@ -110,25 +137,32 @@ def _find(data) -> tuple[list, str]:
 def training_arrays(
     data: str | Path | list | None,  # folder, files, name of a data set, or None for the data set "train"
     smoke: bool = False,             # few pictures; falls back on the sample photograph
-) -> tuple[list, list, str]:         # uint8 arrays for training, and set aside for validation; where they come from
+) -> tuple[list, list, str]:         # pictures for training and, set aside, for validation, as `load_arrays` gives them; where they come from
     """Training and validation photographs. Raises `StanhlicError` if the place does not exist or holds fewer than two."""
     if data is None and smoke and not has_dataset("train"): return [sample_photograph()], [sample_photograph()], "sample photograph"
     files, source = _find(data)
     if len(files) < 2: raise StanhlicError(f"{data}: fewer than two photographs; name a folder with more")
     train, valid = split_files(sorted(files)[:8] if smoke else files)
-    return load_arrays(train), load_arrays(valid), source.format(len(train), len(files))
+    train, valid, source = load_arrays(train), load_arrays(valid), source.format(len(train), len(files))
+    return train, valid, source if isinstance(train[0], np.ndarray) else f"{source}, read as they are drawn"
 
 # %% ../nbs/core/06_training.ipynb #b36dabd0
+def _centre(array, side: int) -> torch.Tensor:
+    "The middle of a picture, uint8 [3, side, side]"
+    y, x = ((n - side) // 2 for n in array.shape[:2])
+    return _planes(array[y:y + side, x:x + side])
+
 def central_crops(
-    arrays: list[np.ndarray],  # photographs, uint8 [H, W, 3]
-    side: int,                 # of the crop; a multiple of 64
-    count: int = None,         # at most so many
-) -> torch.Tensor:             # float32 [N, 3, side, side] in [0, 1]
+    pictures: list,     # photographs, uint8 [H, W, 3] or paths of files
+    side: int,          # of the crop; a multiple of 64
+    count: int = None,  # at most so many
+) -> torch.Tensor:      # float32 [N, 3, side, side] in [0, 1]
     """Central crops of the photographs that are large enough; raises `StanhlicError` if none is or none is wanted."""
     if count is not None and count < 1: raise StanhlicError(f"{count} photographs for validation; take at least 1")
-    corners = [(a, (a.shape[0] - side) // 2, (a.shape[1] - side) // 2) for a in arrays if min(a.shape[:2]) >= side][:count]
-    if not corners: raise StanhlicError(f"no photograph for validation has {side} pixels on both sides; give larger ones")
-    return torch.stack([torch.from_numpy(a[y:y + side, x:x + side].copy()) for a, y, x in corners]).permute(0, 3, 1, 2).float() / 255
+    large = [p for p, size in zip(pictures, _sizes(pictures)) if min(size) >= side][:count]
+    if not large: raise StanhlicError(f"no photograph for validation has {side} pixels on both sides; give larger ones")
+    crops = [_centre(p if isinstance(p, np.ndarray) else read_image(p), side) for p in large]
+    return torch.stack(crops).to(memory_format=torch.channels_last).float() / 255
 
 # %% ../nbs/core/06_training.ipynb #c8ba5b94
 @dataclass
@@ -155,12 +189,12 @@ class Plan:
 
 # %% ../nbs/core/06_training.ipynb #43a5a2fe
 def validation_crops(
-    arrays: list[np.ndarray],  # photographs set aside, uint8 [H, W, 3]
+    pictures: list,     # photographs set aside, uint8 [H, W, 3] or paths of files
     plan: Plan,
-    count: int = None,         # at most so many
-) -> torch.Tensor:             # float32 [N, 3, side, side] in [0, 1]
+    count: int = None,  # at most so many
+) -> torch.Tensor:      # float32 [N, 3, side, side] in [0, 1]
     """Crops that a run is validated on: of 256² pixels, or of 64² where it trains on less than 128²; raises `StanhlicError` as `central_crops` does."""
-    return central_crops(arrays, 64 if plan.crop < 128 else 256, count)
+    return central_crops(pictures, 64 if plan.crop < 128 else 256, count)
 
 # %% ../nbs/core/06_training.ipynb #b5ef6198
 def precision_of(

@@ -106,6 +106,19 @@ def test_a_killed_run_goes_on_to_the_same_numbers(data, tmp_path, monkeypatch, n
     assert losses(tmp_path / "whole", name) == losses(tmp_path / "cut", name) and len(losses(tmp_path / "cut", name)) == 5
 
 
+# %% more photographs than memory
+
+@pytest.mark.parametrize("name", ["stanh base", "rnn train", "progressive first"])
+def test_photographs_read_as_they_are_drawn_train_to_the_same_numbers(data, tmp_path, monkeypatch, name):
+    changes = ("steps=3", "batch=2", "accumulate=2")
+    held = train(name, data, tmp_path / "held", *changes)
+    monkeypatch.setattr(engine, "free_memory", lambda device="cpu": 1000)
+    read = train(name, data, tmp_path / "read", *changes)
+    old, new = load_weights(held), load_weights(read)
+    assert losses(tmp_path / "held", name) == losses(tmp_path / "read", name) and all(torch.equal(old.tensors[k], new.tensors[k]) for k in old.tensors)
+    assert "read as they are drawn" in next((tmp_path / "read").rglob("plan.json")).read_text()
+
+
 # %% a small network of its own, for what does not depend on the system
 
 def net(): torch.manual_seed(0); return torch.nn.Conv2d(3, 3, 3, padding=1)
