@@ -276,6 +276,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'stanhlic.images.decode_image': ('core/images.html#decode_image', 'stanhlic/images.py'),
                                  'stanhlic.images.free_memory': ('core/images.html#free_memory', 'stanhlic/images.py'),
                                  'stanhlic.images.image_files': ('core/images.html#image_files', 'stanhlic/images.py'),
+                                 'stanhlic.images.keep_memory': ('core/images.html#keep_memory', 'stanhlic/images.py'),
                                  'stanhlic.images.pad': ('core/images.html#pad', 'stanhlic/images.py'),
                                  'stanhlic.images.read_bytes': ('core/images.html#read_bytes', 'stanhlic/images.py'),
                                  'stanhlic.images.read_image': ('core/images.html#read_image', 'stanhlic/images.py'),

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['READ_FORMATS', 'READ_SUFFIXES', 'MAX_PIXELS', 'WRITE_FORMATS', 'decode_image', 'read_bytes', 'read_image',
            'colour_profile', 'image_files', 'atomic_write', 'check_writable_suffix', 'check_picture', 'write_image',
-           'free_memory', 'check_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
+           'free_memory', 'check_memory', 'keep_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
 
 # %% ../nbs/core/01_images.ipynb #961f14dd
-import io, os, secrets, warnings
+import ctypes, io, os, secrets, warnings
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -189,6 +189,16 @@ def check_memory(
 ):
     """Raise `StanhlicError` if more memory is needed than is free."""
     if need > (free := free_memory(device)): raise StanhlicError(f"{what} needs about {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; {remedy}")
+
+# %% ../nbs/core/01_images.ipynb #bbdd1e67
+def keep_memory(
+    limit: int = 2 ** 29,  # bytes kept at most, below 2³¹
+):
+    """Have glibc keep freed memory of this process for the next tensor; does nothing with another C library."""
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, TypeError, OSError): return
+    mallopt(-3, 2 ** 25)  # M_MMAP_THRESHOLD: 32 MB is the largest there is, beyond it tensors are given back
+    mallopt(-1, limit)    # M_TRIM_THRESHOLD
 
 # %% ../nbs/core/01_images.ipynb #766d3b5c
 def to_tensor(

@@ -22,7 +22,7 @@ from accelerate.state import AcceleratorState, PartialState
 from tqdm import tqdm
 from .datasets import find_dataset, has_dataset, list_datasets, sample_photograph
 from .errors import StanhlicError
-from .images import READ_SUFFIXES, atomic_write, free_memory, read_image
+from .images import READ_SUFFIXES, atomic_write, free_memory, keep_memory, read_image
 
 # %% ../nbs/core/06_training.ipynb #27971a86
 def seed_of(
@@ -472,6 +472,7 @@ def fit(
     """Train a model. Raises `StanhlicError` on a folder that holds another run, a loss that is not finite, or a file that cannot be written."""
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     if not resume and (out / "last.pt").exists(): raise StanhlicError(f"{out}: holds a run; go on with it (resume), or take another folder")
+    keep_memory(2 ** 31 - 1)
     t, rows = Trainer(model, plan, device, schedule), []
     main, resumed = t.accelerator.is_main_process, resume and (out / "last.pt").exists()
     if resumed: t.restore(load_checkpoint(out / "last.pt"))

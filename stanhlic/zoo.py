@@ -19,7 +19,7 @@ from typing import Callable, NamedTuple
 import stanhlic
 from .container import KINDS, Header
 from .errors import StanhlicError
-from .images import atomic_write
+from .images import atomic_write, keep_memory
 from .importers import import_stanh, import_zou22
 
 # %% ../nbs/core/07_zoo.ipynb #22dfd14b
@@ -239,7 +239,7 @@ def load_codec(
 ):                         # codec
     """Load a model as a codec, ready to encode and decode; what is coded stays in fp32 at any precision.
 
-    Raises `StanhlicError` for an unknown name, a file that is no sound model, a device that is not here, or a system this installation lacks."""
+    On a CPU the process is told to keep freed memory, up to 512 MB (`images.keep_memory`). Raises `StanhlicError` for an unknown name, a file that is no sound model, a device that is not here, or a system this installation lacks."""
     if precision not in ("fp32", "bf16"): raise StanhlicError(f"unknown precision {precision!r}; use fp32 or bf16")
     weights = load_weights(model_path(model))
     module = f"stanhlic.{weights.header['system']}.codec"
@@ -247,7 +247,8 @@ def load_codec(
     except ModuleNotFoundError as e:
         if e.name and module.startswith(e.name): raise StanhlicError(f"{model}: this stanhlic has no {weights.header['system']} codec; upgrade stanhlic") from e
         raise
-    return codec.from_weights(weights, resolve_device(device), precision)
+    if (device := resolve_device(device)) == "cpu": keep_memory()
+    return codec.from_weights(weights, device, precision)
 
 # %% ../nbs/core/07_zoo.ipynb #01bfe3a1
 def codec_for(
