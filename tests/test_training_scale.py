@@ -263,9 +263,9 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, what)
     def save(state, path, *rest, real=torch.save):
         if state["step"] == 4: Path(path).write_bytes(b"half of it"); raise full
         real(state, path, *rest)
-    def openfile(path, mode="r", *rest, real=open):
+    def openfile(path, mode="r", *rest, real=open, **options):
         if str(path).endswith("log.jsonl") and mode == "a" and len(read_log(Path(path))) == 3: raise full
-        return real(path, mode, *rest)
+        return real(path, mode, *rest, **options)
     with monkeypatch.context() as m:
         if what == "checkpoint": m.setattr(torch, "save", save)
         else: m.setattr("builtins.open", openfile)
