@@ -8,7 +8,7 @@ __all__ = ['seed_of', 'ImagePool', 'split_files', 'load_arrays', 'training_array
            'Trainer', 'descend', 'read_log', 'elapsed', 'draw_curve', 'fit', 'is_main', 'load_profile', 'make_plan']
 
 # %% ../nbs/core/06_training.ipynb #f3a51b8d
-import contextlib, io, json, math, os, platform, subprocess, time
+import contextlib, io, itertools, json, math, os, platform, subprocess, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, asdict
 from pathlib import Path
@@ -34,9 +34,10 @@ def seed_of(
 # %% ../nbs/core/06_training.ipynb #09b06de8
 _DECODERS = min(16, 2 * (os.cpu_count() or 1))  # threads
 
-def _planes(array) -> torch.Tensor:
-    "A picture as uint8 [3, H, W]"
-    return torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous()
+def _planes(picture) -> torch.Tensor:
+    "An array, or the picture in a file, as uint8 [3, H, W]"
+    array = picture.copy() if isinstance(picture, np.ndarray) else read_image(picture)
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 def _size(picture) -> tuple:
     "Height and width of an array, or of a file by its header; (0, 0) for one that `read_image` will refuse"
@@ -84,7 +85,7 @@ class ImagePool:
     def _cut(self, drawn) -> torch.Tensor:
         "One crop, uint8 [3, crop, crop]"
         i, (down, right, mirror) = drawn
-        image = self.images[i] if torch.is_tensor(self.images[i]) else _planes(read_image(self.images[i]))
+        image = self.images[i] if torch.is_tensor(self.images[i]) else _planes(self.images[i])
         y, x = (int(place * (side - self.crop + 1)) for place, side in zip((down, right), image.shape[1:]))
         crop = image[:, y:y + self.crop, x:x + self.crop]
         return crop.flip(-1) if mirror < 0.5 else crop
@@ -143,14 +144,15 @@ def training_arrays(
     files, source = _find(data)
     if len(files) < 2: raise StanhlicError(f"{data}: fewer than two photographs; name a folder with more")
     train, valid = split_files(sorted(files)[:8] if smoke else files)
-    train, valid, source = load_arrays(train), load_arrays(valid), source.format(len(train), len(files))
-    return train, valid, source if isinstance(train[0], np.ndarray) else f"{source}, read as they are drawn"
+    pictures = load_arrays(train + valid)
+    source = source.format(len(train), len(files)) + ("" if isinstance(pictures[0], np.ndarray) else ", read as they are drawn")
+    return pictures[:len(train)], pictures[len(train):], source
 
 # %% ../nbs/core/06_training.ipynb #b36dabd0
-def _centre(array, side: int) -> torch.Tensor:
-    "The middle of a picture, uint8 [3, side, side]"
-    y, x = ((n - side) // 2 for n in array.shape[:2])
-    return _planes(array[y:y + side, x:x + side])
+def _centre(image: torch.Tensor, side: int) -> torch.Tensor:
+    "The middle of a picture, [3, side, side]"
+    y, x = ((n - side) // 2 for n in image.shape[1:])
+    return image[:, y:y + side, x:x + side]
 
 def central_crops(
     pictures: list,     # photographs, uint8 [H, W, 3] or paths of files
@@ -159,10 +161,9 @@ def central_crops(
 ) -> torch.Tensor:      # float32 [N, 3, side, side] in [0, 1]
     """Central crops of the photographs that are large enough; raises `StanhlicError` if none is or none is wanted."""
     if count is not None and count < 1: raise StanhlicError(f"{count} photographs for validation; take at least 1")
-    large = [p for p, size in zip(pictures, _sizes(pictures)) if min(size) >= side][:count]
+    large = list(itertools.islice((p for p in pictures if min(_size(p)) >= side), count))
     if not large: raise StanhlicError(f"no photograph for validation has {side} pixels on both sides; give larger ones")
-    crops = [_centre(p if isinstance(p, np.ndarray) else read_image(p), side) for p in large]
-    return torch.stack(crops).to(memory_format=torch.channels_last).float() / 255
+    return torch.stack([_centre(_planes(p), side) for p in large]).to(memory_format=torch.channels_last).float() / 255
 
 # %% ../nbs/core/06_training.ipynb #c8ba5b94
 @dataclass
