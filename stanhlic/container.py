@@ -27,7 +27,7 @@ MAX_CHUNKS = 65_536
 class Header:
     """What a `.slic` file says about itself before its chunks."""
     kind: str            # codec: "stanh", "rnn" or "progressive"
-    fingerprint: bytes   # first 8 bytes of the SHA-256 of the model's weights
+    fingerprint: bytes   # first 8 bytes of the SHA-256 of the model: weights and configuration
     height: int          # pixels
     width: int           # pixels
     params: bytes = b""  # the codec's own parameters
@@ -90,7 +90,7 @@ def _parse_header(data: bytes) -> tuple[Header, int, int, int]:
     (version,), offset = _take(data, 4, 1)
     (code,), offset = _take(data, offset, 1)
     if version != VERSIONS.get(KINDS.get(code), version):
-        raise StanhlicError(f"the file has format version {version}, this stanhlic reads version {VERSIONS[KINDS[code]]} of {KINDS[code]}; {'upgrade stanhlic' if version > VERSIONS[KINDS[code]] else 'an earlier release decodes it'}, or the file is damaged")
+        raise StanhlicError(f"the file has format version {version}, this stanhlic reads version {VERSIONS[KINDS[code]]} of {KINDS[code]}; {'upgrade stanhlic' if version > VERSIONS[KINDS[code]] else 'an earlier version of the package decodes it (CHANGELOG.md)'}, or the file is damaged")
     fingerprint, offset = _take(data, offset, 8)
     height, offset = _number(data, offset)
     width, offset = _number(data, offset)

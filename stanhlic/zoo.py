@@ -184,7 +184,7 @@ def find_model(
     """The model that a fingerprint belongs to, listed or not; raises `StanhlicError` if none here does."""
     for model in _every_model():
         if model["fingerprint"] == fingerprint.hex(): return model
-    raise StanhlicError(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the file of the right one with --model PATH, an earlier release's perhaps")
+    raise StanhlicError(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the file of the right one with --model PATH; CHANGELOG.md says where weights are that were replaced")
 
 def model_path(
     model: str | Path,  # name, or path of a model file

@@ -77,7 +77,7 @@ class ProgressiveCodec:
         return picture
 
 # %% ../../nbs/progressive/04_codec.ipynb #c406c869
-PER_PIXEL = 6  # bytes of memory for each pixel and each channel of the outermost layer
+PER_PIXEL = 7  # bytes of memory for each pixel and each channel of the outermost layer
 
 def check_room(self: ProgressiveCodec, height: int, width: int):
     """Raise `StanhlicError` if a picture of this size needs more memory than is free."""

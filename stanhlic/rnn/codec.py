@@ -156,7 +156,7 @@ class RnnCodec:
         return Decoder(self)
 
 # %% ../../nbs/rnn/03_codec.ipynb #dd330833
-PER_PIXEL = 2800  # bytes of memory for each pixel at full width
+PER_PIXEL = 3100  # bytes of memory for each pixel at full width
 
 def check_room(self: RnnCodec, height: int, width: int):
     """Raise `StanhlicError` if a picture of this size needs more memory than is free."""

@@ -149,7 +149,7 @@ class StanhCodec:
         return pack(Header(self.kind, self.fingerprint, a.height, a.width, bytes(position) + check.to_bytes(4, "little")), [payload])
 
 # %% ../../nbs/stanh/04_codec.ipynb #df39dd4a
-PER_PIXEL = 5  # bytes of memory for each pixel and each channel of the outermost layer
+PER_PIXEL = 6  # bytes of memory for each pixel and each channel of the outermost layer
 
 def check_room(self: StanhCodec, height: int, width: int):
     """Raise `StanhlicError` if a picture of this size needs more memory than is free."""
