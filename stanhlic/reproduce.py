@@ -174,7 +174,7 @@ def _execute(notebook, record, parameters, progress=False):
     "Run a notebook in the current folder; a kernel that another robbed of its port while it started is started again"
     import papermill
     for trial in range(3):
-        try: return papermill.execute_notebook(str(notebook), str(record), parameters, cwd=str(Path.cwd()), progress_bar=progress, extra_arguments=["--log-level=ERROR"])
+        try: return papermill.execute_notebook(str(notebook), str(record), parameters, cwd=str(Path.cwd()), progress_bar=progress, extra_arguments=["--log-level=CRITICAL"])
         except RuntimeError as e:
             if trial == 2 or "before replying" not in str(e): raise
 
@@ -227,7 +227,7 @@ def _run_one(entry, profile, folder, runs, progress, force, touch, named):
     if touch: _touch(entry, profile, folder); return "touched", f"{', '.join(changed)} changed, and by your word no number", entry["outputs"]
     record = run_item(entry, profile, folder, runs, progress)
     if not stands_in(entry, profile, folder): return "done", str(record), entry["outputs"]
-    return "smoke", "no Kodak on this machine, the sample photograph stood in: set STANHLIC_DATA or fetch('kodak')", [str(Path(runs, "figures", entry["paper"], Path(o).name)) for o in entry["outputs"]]
+    return "smoke", "no Kodak on this machine, the sample photograph stood in: set STANHLIC_DATA or run `stanhlic fetch kodak`", [str(Path(runs, "figures", entry["paper"], Path(o).name)) for o in entry["outputs"]]
 
 # %% ../nbs/core/08d_reproduce.ipynb #c67dbb41
 def reproduce(
