@@ -15,7 +15,7 @@ from pathlib import Path
 import stanhlic
 from .caching import code_mark, data_mark, mark
 from .container import KINDS
-from .datasets import has_dataset
+from .datasets import demo_images, has_dataset
 from .errors import StanhlicError
 from .images import atomic_write, read_bytes
 from .records import figure_numbers
@@ -227,7 +227,7 @@ def _run_one(entry, profile, folder, runs, progress, force, touch, named):
     if touch: _touch(entry, profile, folder); return "touched", f"{', '.join(changed)} changed, and by your word no number", entry["outputs"]
     record = run_item(entry, profile, folder, runs, progress)
     if not stands_in(entry, profile, folder): return "done", str(record), entry["outputs"]
-    return "smoke", "no Kodak on this machine, the sample photograph stood in: set STANHLIC_DATA or run `stanhlic fetch kodak`", [str(Path(runs, "figures", entry["paper"], Path(o).name)) for o in entry["outputs"]]
+    return "smoke", demo_images(1)[1], [str(Path(runs, "figures", entry["paper"], Path(o).name)) for o in entry["outputs"]]
 
 # %% ../nbs/core/08d_reproduce.ipynb #c67dbb41
 def reproduce(
