@@ -19,12 +19,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import nbformat  # noqa: E402
 from readme import directives, kept  # noqa: E402
-from stanhlic.records import table  # noqa: E402
-from stanhlic.reproduce import list_items, overview  # noqa: E402
-from stanhlic.zoo import inspect_weights  # noqa: E402
+from stanhlic.lab.records import table  # noqa: E402
+from stanhlic.lab.reproduce import list_items, overview  # noqa: E402
+from stanhlic.modelfile import inspect_weights# noqa: E402
 
 ROOMS = {
-    "core": ("The ground floor", "Metrics, images, data sets, entropy coding, the container, the backbone, training, the zoo of models and the command line."),
+    "ground": ("Common parts", "Images, metrics, entropy coding, priors, the container, the backbone and training: what the three systems share."),
     "stanh": ("STanH", "One network and a few hundred extra numbers per rate point give a continuous quality dial."),
     "progressive": ("Progressive", "One file that may be cut at any byte after its base."),
     "rnn": ("RNN", "A layered file; every further layer refines the picture."),

@@ -55,7 +55,7 @@ def models(tmp_path_factory):
     import torch
     from stanhlic.backbone import Zou22, Zou22Config
     from stanhlic.stanh.model import StanhModel, model_config, rounding_point
-    from stanhlic.zoo import save_weights
+    from stanhlic.modelfile import save_weights
     folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(("tiny", "other")):
         torch.manual_seed(seed)

@@ -116,7 +116,7 @@ def test_parameters_without_end(cli, out, bad, slic): without(slic, out, crafted
 
 
 def fingerprint(models, name="tiny"):
-    from stanhlic.zoo import inspect_weights
+    from stanhlic.modelfile import inspect_weights
     return bytes.fromhex(inspect_weights(models / f"{name}.safetensors")["fingerprint"])
 
 

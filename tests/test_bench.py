@@ -5,12 +5,12 @@ import sys
 import numpy as np
 import pytest
 
-from stanhlic import bench
+from stanhlic.lab import bench
 from stanhlic.errors import StanhlicError
 
 
 def test_importing_the_bench_is_light():
-    names = bench.fresh("import sys, stanhlic.bench; print(*[m for m in ('torch', 'compressai', 'torchac', 'matplotlib') if m in sys.modules])")
+    names = bench.fresh("import sys, stanhlic.lab.bench; print(*[m for m in ('torch', 'compressai', 'torchac', 'matplotlib') if m in sys.modules])")
     assert names.split() == []
 
 
@@ -62,7 +62,7 @@ def test_torchac_is_optional(monkeypatch):
 
 def test_memory_is_that_of_the_process():
     held = np.ones(150 << 20, np.uint8)
-    here, child = bench.peak_memory(), float(bench.fresh("from stanhlic.bench import peak_memory; print(peak_memory())"))
+    here, child = bench.peak_memory(), float(bench.fresh("from stanhlic.lab.bench import peak_memory; print(peak_memory())"))
     assert here > held.nbytes / 1e6 and child < here
     if sys.platform == "linux": assert child < 100
 

@@ -6,11 +6,11 @@ matplotlib.use("Agg")
 import numpy as np
 import pytest
 
-from stanhlic.classical import CODECS, available, decode, encode, measure, sweep
+from stanhlic.lab.classical import CODECS, available, decode, encode, measure, sweep
 from stanhlic.datasets import sample_photograph
 from stanhlic.errors import StanhlicError
 from stanhlic.metrics import psnr
-from stanhlic.plots import Curve, from_results, plot_rd, save_figure
+from stanhlic.lab.plots import Curve, from_results, plot_rd, save_figure
 
 NAMES = [n for n in CODECS if available(n)]
 

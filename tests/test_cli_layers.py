@@ -16,7 +16,8 @@ import torch
 from stanhlic.cli import MAY_BE_CUT, main
 from stanhlic.container import KINDS
 from stanhlic.images import read_image, write_image
-from stanhlic.zoo import load_codec, save_weights
+from stanhlic.modelfile import save_weights
+from stanhlic.zoo import load_codec
 
 torch.set_num_threads(1)
 CUTTABLE = {"rnn": "tiny-rnn", "progressive": "tiny-progressive"}

@@ -12,7 +12,8 @@ from torch import nn
 from stanhlic.backbone import ZOU22, Zou22, Zou22Config, rate
 from stanhlic.errors import StanhlicError
 from stanhlic.images import to_array, to_tensor
-from stanhlic.importers import import_stanh, import_zou22, read_checkpoint
+from stanhlic.stanh.importers import import_stanh, import_zou22
+from stanhlic.modelfile import read_checkpoint
 from stanhlic.stanh.codec import StanhCodec
 from stanhlic.stanh.model import PUBLISHED, Position, StanhModel, rounding_point
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import papermill
 import pytest
 
-from stanhlic.reproduce import _execute, list_items
-from stanhlic.zoo import inspect_weights, list_models, load_weights
+from stanhlic.lab.reproduce import _execute, list_items
+from stanhlic.modelfile import inspect_weights, load_weights
+from stanhlic.zoo import list_models
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS, TRAIN = ROOT / "nbs" / "papers" / "stanh", ROOT / "nbs" / "train"

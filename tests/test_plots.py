@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from stanhlic.plots import COLOURS, Curve, colour, plot_rd, style
+from stanhlic.lab.plots import COLOURS, Curve, colour, plot_rd, style
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 SEES = {  # linear RGB as people with full deuteranopia and protanopia see it (Machado, Oliveira and Fernandes 2009), and as others do

@@ -9,7 +9,8 @@ from stanhlic.datasets import sample_photograph
 from stanhlic.errors import StanhlicError
 from stanhlic.progressive import training
 from stanhlic.training import load_profile
-from stanhlic.zoo import inspect_weights, load_codec
+from stanhlic.modelfile import inspect_weights
+from stanhlic.zoo import load_codec
 
 torch.set_num_threads(1)
 SHORT = ("steps=4", "batch=2", "validate_every=2", "log_every=1", "warmup=1", "val_batch=2")

@@ -5,7 +5,7 @@ from collections import defaultdict
 import pytest
 
 from stanhlic.errors import StanhlicError
-from stanhlic.records import against, archive, percent, published, published_folder
+from stanhlic.lab.records import against, archive, percent, published, published_folder
 
 FILES = sorted(published_folder().glob("*.csv"))
 FIELDS = ["method", "dataset", "metric", "bpp", "value", "kind", "source"]

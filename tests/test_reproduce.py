@@ -7,8 +7,8 @@ import pytest
 
 from stanhlic.container import VERSIONS
 from stanhlic.errors import StanhlicError
-from stanhlic.reproduce import ORIGINS, PROFILES, check_parameters, list_items, outdated, overview, papers_folder, reproduce, run_item, shown, state_of, verdicts
-from stanhlic.zoo import inspect_weights
+from stanhlic.lab.reproduce import ORIGINS, PROFILES, check_parameters, list_items, outdated, overview, papers_folder, reproduce, run_item, shown, state_of, verdicts
+from stanhlic.modelfile import inspect_weights
 
 ITEMS = list_items()
 
@@ -143,8 +143,8 @@ def test_up_to_date_until_something_changes(registry, kept, models):
 def test_what_changed_is_named_and_may_be_declared_to_move_no_number(registry, kept, models, monkeypatch):
     entry = kept("tiny")
     outcome(registry)
-    monkeypatch.setattr("stanhlic.reproduce.code_mark", lambda *a: "other code")
-    monkeypatch.setattr("stanhlic.reproduce.data_mark", lambda *a: "other photographs")
+    monkeypatch.setattr("stanhlic.lab.reproduce.code_mark", lambda *a: "other code")
+    monkeypatch.setattr("stanhlic.lab.reproduce.data_mark", lambda *a: "other photographs")
     assert outdated(entry, "compact", registry) == ["code"]  # this notebook reads no photographs
     made = json.loads(Path("figures/kept.json").read_text())["made_by"]
     assert outcome(registry, touch=True) == "touched" and outdated(entry, "compact", registry) == []

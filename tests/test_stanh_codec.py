@@ -15,7 +15,8 @@ from stanhlic.metrics import psnr
 from stanhlic.stanh.codec import StanhCodec, from_weights
 from stanhlic.stanh.model import (CORRECTED, PUBLISHED, Forms, Position, RatePoint, StanhModel, build_model, model_config,
                                   position_of, quality_of, rounding_point)
-from stanhlic.zoo import load_codec, save_weights
+from stanhlic.modelfile import save_weights
+from stanhlic.zoo import load_codec
 
 torch.set_num_threads(1)
 

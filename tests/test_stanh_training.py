@@ -10,7 +10,8 @@ from stanhlic.datasets import sample_photograph
 from stanhlic.errors import StanhlicError
 from stanhlic.stanh.model import build_model, model_config
 from stanhlic.stanh.training import add_derivation, join_anchors, make_schedules, run
-from stanhlic.zoo import load_codec, load_weights, restore, save_weights
+from stanhlic.modelfile import load_weights, restore, save_weights
+from stanhlic.zoo import load_codec
 
 torch.set_num_threads(1)
 

@@ -24,7 +24,7 @@ from stanhlic.rnn import model as rnn_model
 from stanhlic.rnn import training as rnn
 from stanhlic.stanh import training as stanh
 from stanhlic.training import ImagePool, Plan, Trainer, descend, fit, load_checkpoint, read_log
-from stanhlic.zoo import load_weights
+from stanhlic.modelfile import load_weights
 
 torch.set_num_threads(1)
 ROOMS = {"stanh": stanh, "rnn": rnn, "progressive": progressive}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stanhlic.reproduce import list_items
-from stanhlic.zoo import inspect_weights
+from stanhlic.lab.reproduce import list_items
+from stanhlic.modelfile import inspect_weights
 
 pytest.importorskip("snakemake", reason="Snakemake is not installed; pip install stanhlic[cluster]")
 ROOT = Path(__file__).resolve().parent.parent

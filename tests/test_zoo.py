@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from stanhlic.errors import StanhlicError
-from stanhlic.zoo import codec_for, find_model, fingerprint, inspect_weights, list_models, load_codec, load_weights, model_path, save_weights
+from stanhlic.modelfile import fingerprint, inspect_weights, load_weights, save_weights
+from stanhlic.zoo import codec_for, find_model, list_models, load_codec, model_path
 from stanhlic.container import Header
 
 HEADER = {"system": "stanh", "name": "some", "config": {"a": [1, 2]}, "provenance": {"seed": 1}}

@@ -21,7 +21,7 @@ from .masking import share_count, share_quality
 from .model import ProgressiveModel, build_model
 from .stream import (Layout, Reader, crossover_count, from_blocks, read_base, residual_bits, residual_tables, side_tables,
     to_blocks, walk, write_base, write_residual)
-from ..zoo import restore
+from ..modelfile import restore
 
 # %% ../../nbs/progressive/04_codec.ipynb #ffc392ad
 MULTIPLE = 64  # the network needs sides that are multiples of this

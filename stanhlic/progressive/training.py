@@ -186,18 +186,18 @@ def _tensors(path) -> dict:
     """State dict in a weight file, a checkpoint, or a run's folder."""
     path = _file(path)
     if path.suffix != ".safetensors": state = load_checkpoint(path); return state.get("model", state)
-    from stanhlic.zoo import load_weights
+    from stanhlic.modelfile import load_weights
     return load_weights(path).tensors
 
 def _history(path) -> list:
     """Stages that the weights there went through, as far as they say."""
-    from stanhlic.zoo import inspect_weights
+    from stanhlic.modelfile import inspect_weights
     if not path or (file := _file(path)).suffix != ".safetensors": return []
     return inspect_weights(file)["provenance"].get("stages", [])
 
 def _same_loop(model, path):
     """Raise `StanhlicError` if the weights there were trained for a residual that closes the loop and this model does not, or the other way round."""
-    from stanhlic.zoo import inspect_weights
+    from stanhlic.modelfile import inspect_weights
     if (file := _file(path)).suffix != ".safetensors" or (held := inspect_weights(file))["system"] != "progressive": return
     there = held["config"].get("closed_loop", False)
     if there != model.config.closed_loop: raise StanhlicError(f"{path}: was trained with closed_loop={str(there).lower()}; add closed_loop={str(there).lower()} to the settings")
@@ -267,7 +267,7 @@ def run(
     stop_at: int = None,         # stop early at this step, as a kill would
 ) -> Path:                       # the weight file
     """Train one stage and write its weights; raises `StanhlicError` for a setting that does not exist or data that are not there."""
-    from stanhlic.zoo import check_name, resolve_device, save_weights, storage
+    from stanhlic.modelfile import check_name, resolve_device, save_weights, storage
     settings = load_profile(_profiles(), profile, stage, set, _OPTIONS)
     plan, device, store = make_plan(settings), resolve_device(device), storage(settings.get("store", ""))
     check_name(settings.get("name", f"progressive-{profile}"))

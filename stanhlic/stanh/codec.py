@@ -17,7 +17,7 @@ from ..images import check_memory, check_picture, pad, to_array, to_tensor, unpa
 from ..metrics import bpp, bytes_within, one_target
 from ..priors import bits, scale_indexes, scale_table
 from ..sync import DESYNC, exact, marks, settle, split_marks
-from ..zoo import restore
+from ..modelfile import restore
 from .model import STEPS, Position, StanhModel, build_model, evaluate_at, position_of, quality_of, shifted
 from .rate import coding_tables, factorized_pmf, from_symbols, gaussian_pmf, to_symbols
 

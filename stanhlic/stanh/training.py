@@ -17,8 +17,8 @@ from ..training import ImagePool, distortion, elapsed, fit, is_main, load_profil
 from .annealing import gap, make_schedule
 from .model import RatePoint, StanhModel, build_model, model_config, rounding_point
 from .quantizer import STanH
-from ..widening import widen
-from ..zoo import check_name, load_weights, model_path, resolve_device, restore, save_weights, storage
+from ..modelfile import check_name, load_weights, resolve_device, restore, save_weights, storage
+from ..zoo import model_path
 
 # %% ../../nbs/stanh/05_training.ipynb #e6245da3
 class Schedules:
@@ -155,13 +155,6 @@ def train_only(model: StanhModel, point: int):
 # %% ../../nbs/stanh/05_training.ipynb #77d2d7e4
 _NETWORKS = {"full": ZOU22, "compact": ZOU22_COMPACT, "wide": ZOU22_WIDE}
 
-def _grown(model, settings, crops):
-    "A model of a wider network that begins as this one's first"
-    net, size = model.anchors[0], settings["grow"]
-    if size not in _NETWORKS: raise StanhlicError(f"grow={size}; choose {', '.join(_NETWORKS)}")
-    if not isinstance(net, Zou22): raise StanhlicError("grow widens a zou22 network; this one is another, leave it out")
-    return StanhModel([widen(net, _NETWORKS[size], crops)], [rounding_point(settings["lmbda"])], model.forms)
-
 def _size(size, net):
     """Check a size's name, and that a network to start from is not of another one. Raises `StanhlicError`."""
     if size not in _NETWORKS: raise StanhlicError(f"unknown size {size!r}; choose {', '.join(_NETWORKS)}")
@@ -177,7 +170,6 @@ def _initial(stage, settings, init, train):
     if init:
         weights = load_weights(model_path(init))
         model = restore(build_model, weights)
-        if settings.get("grow"): return _grown(model, settings, sample()), weights.header
         if size: _size(size, model.anchors[0])
         if stage != "derivation" and (len(model.points) > 1 or (model.points[0].y.form == "free") != (point.y.form == "free")):
             model = StanhModel([model.anchors[0]], [point], model.forms)  # the network starts anew; points derived from it no longer fit
@@ -238,7 +230,7 @@ def train_stage(
 
 # %% ../../nbs/stanh/05_training.ipynb #73380269
 _OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "slope": 0.01,
-            "rate_form": "threshold", "centre": "residual", "interpolate_z": True, "validation": 24, "store": "fp16", "side": 0.35, "renew": "hyper", "grow": "wide", "free": True}  # with an example each
+            "rate_form": "threshold", "centre": "residual", "interpolate_z": True, "validation": 24, "store": "fp16", "side": 0.35, "renew": "hyper", "free": True}  # with an example each
 
 def run(
     stage: str,                 # base, anchor or derivation
@@ -254,7 +246,6 @@ def run(
     settings, device, out = load_profile(Path(__file__).with_name("profiles.yaml"), profile, stage, set, _OPTIONS), resolve_device(device), Path(out)
     plan, store = make_plan(settings), storage(settings.get("store", ""))
     check_name(settings.get("name", f"stanh-{stage}"))
-    if settings.get("grow") and (stage != "base" or not init): raise StanhlicError("grow widens what a base stage starts from; give it to stage base, with --init MODEL")
     if stage == "derivation" and not init: raise StanhlicError("a derivation needs an anchor; give --init MODEL.safetensors")
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     model, header = _initial(stage, settings, init, train)
