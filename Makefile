@@ -38,8 +38,9 @@ export: setup  ## notebooks -> stanhlic/
 clean: setup  ## strip notebooks of counts and metadata
 	$(BIN)/nbdev-clean
 
-readme: setup  ## nbs/index.ipynb -> README.md
+readme: setup  ## nbs/index.ipynb -> README.md; the numbers behind the figures -> RESULTS.md
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/results.py
 
 figures: setup  ## every table and figure of nbs/papers/papers.yaml, from the shipped weights
 	$(BIN)/stanhlic reproduce --profile compact

@@ -19,8 +19,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import nbformat  # noqa: E402
 from readme import directives, kept  # noqa: E402
-from stanhlic.lab.records import table  # noqa: E402
-from stanhlic.lab.reproduce import list_items, overview  # noqa: E402
+from stanhlic.lab.tables import table  # noqa: E402
+from stanhlic.lab.reproduce import as_text, list_items, overview  # noqa: E402
 from stanhlic.modelfile import inspect_weights# noqa: E402
 
 ROOMS = {
@@ -150,7 +150,7 @@ def heading(item):
 
 def registry(pages, items, rows):
     """The table of all claims, then every item."""
-    text = ["# The registry", "Every table and figure, what it claims, and whether the claim held here. The rule was fixed before the measurement. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
+    text = ["# The registry", "Every table and figure, what it claims, and whether the claim held here. Of each rule it says whether it was written before or after the first measurement that it judges. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
             "## At a glance", claims([dict(r, item="" if k else f"[{name}](#{label({'id': name})})") for name, part in rows.items() for k, r in enumerate(part)])]
     for paper, group in groupby(items, lambda i: i["paper"]):
         text.append(f"## {PAPERS.get(paper, paper)}")
@@ -351,7 +351,7 @@ def api(pages):
 def write(source):
     """All pages and pictures into a new folder."""
     items, pages, rows = list_items(), {}, {}
-    for r in overview(ROOT): rows.setdefault(r["item"], []).append(r)
+    for r in overview(ROOT): rows.setdefault(r["item"], []).append({"item": r["item"], **as_text(r)})
     rooms(pages, notebooks(pages, items, rows), items)
     for part in (registry, gallery): part(pages, items, rows)
     weights(pages)
