@@ -7,7 +7,7 @@ __all__ = ['LEAN', 'LEAN_SMOKE', 'SLOPE', 'LeanConfig', 'activation', 'Units', '
            'lean_synthesis', 'checkerboard', 'merge', 'SliceNetwork', 'Lean', 'components', 'principal_start', 'asleep',
            'multiply_adds']
 
-# %% ../nbs/ground/07_lean.ipynb #80441d00
+# %% ../nbs/ground/07_lean.ipynb #bbc7741d
 from dataclasses import dataclass
 from typing import Callable
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from .backbone import FixedRate
 from .priors import SCALE_MIN, FactorizedPrior, lower_bound
 
-# %% ../nbs/ground/07_lean.ipynb #dbc5c7f9
+# %% ../nbs/ground/07_lean.ipynb #e26b72a5
 @dataclass(frozen=True)
 class LeanConfig:
     """Sizes of a lean network."""
@@ -39,7 +39,7 @@ class LeanConfig:
 LEAN = LeanConfig()
 LEAN_SMOKE = LeanConfig(quarter=16, eighth=24, blocks=(1, 1, 1), widths=(8, 8), hidden=16, hyper=16, feature=16, width=8)
 
-# %% ../nbs/ground/07_lean.ipynb #5a266f31
+# %% ../nbs/ground/07_lean.ipynb #43c983a4
 SLOPE = 0.1  # of the activation below zero
 
 def activation() -> nn.Module:
@@ -64,7 +64,7 @@ class Bottleneck(nn.Sequential):
 
     def forward(self, x): return x + super().forward(x)
 
-# %% ../nbs/ground/07_lean.ipynb #9a575853
+# %% ../nbs/ground/07_lean.ipynb #86db897f
 class Up(nn.Conv2d):
     """Twice the resolution by a 1×1 convolution and pixel shuffle; the transpose of a 2×2 convolution of stride 2."""
 
@@ -85,7 +85,7 @@ def lean_synthesis(c: LeanConfig) -> nn.Sequential:
     a, b, m = c.quarter, c.eighth, c.latent
     return nn.Sequential(*_blocks(m, c.blocks[2]), Up(m, b), *_blocks(b, c.blocks[1]), Up(b, a), *_blocks(a, c.blocks[0]), nn.Conv2d(a, 48, 3, padding=1), nn.PixelShuffle(4))
 
-# %% ../nbs/ground/07_lean.ipynb #ec6e1183
+# %% ../nbs/ground/07_lean.ipynb #31aca772
 def _black(height, device): return (torch.arange(height, device=device) % 2 == 0)[:, None]
 
 def checkerboard(
@@ -103,7 +103,7 @@ def merge(
     at = _black(black.shape[-2], black.device)
     return torch.stack([torch.where(at, black, white), torch.where(at, white, black)], -1).flatten(-2)
 
-# %% ../nbs/ground/07_lean.ipynb #dd76e3a6
+# %% ../nbs/ground/07_lean.ipynb #38a62e94
 class SliceNetwork(nn.Module):
     """Mean, scale and residual prediction of one slice of y."""
 
@@ -131,7 +131,7 @@ class SliceNetwork(nn.Module):
         y = merge(black, code(1, *(checkerboard(t)[1] for t in self.white(h).float().chunk(2, 1))))
         return y, 0.5 * torch.tanh(self.correct(torch.cat([h, y.to(h.dtype)], 1)).float())
 
-# %% ../nbs/ground/07_lean.ipynb #97b67d7c
+# %% ../nbs/ground/07_lean.ipynb #87fddcce
 class Lean(FixedRate):
     """A light backbone with hyperprior, channel slices, checkerboard context and residual prediction; sides multiples of 64."""
 
@@ -174,7 +174,7 @@ class Lean(FixedRate):
             known.append(y.to(known[0].dtype)); done.append(y * size + step * correction)
         return torch.cat(done, 1)
 
-# %% ../nbs/ground/07_lean.ipynb #0aaa3d10
+# %% ../nbs/ground/07_lean.ipynb #defbac04
 def components(
     x: torch.Tensor,  # [N, C, H, W]
 ) -> torch.Tensor:    # [C, C], a component a row, the largest first
@@ -199,7 +199,7 @@ def _linear_start(net, crops, size):
         x = a(x)
     down[2].weight.mul_(size); up[2].weight.div_(size); down[2].bias.mul_(size).sub_(size * x.mean((0, 2, 3)))
 
-# %% ../nbs/ground/07_lean.ipynb #eb7c594b
+# %% ../nbs/ground/07_lean.ipynb #f20701b2
 def _set_units(layers, x):
     "Units of each block on the way of x, and its first contribution in proportion; returns where x ends"
     for layer in layers:
@@ -234,7 +234,7 @@ def principal_start(
     _set_units(net.g_s, y); _entropy_start(net, y)
     return net
 
-# %% ../nbs/ground/07_lean.ipynb #02b3faa9
+# %% ../nbs/ground/07_lean.ipynb #d204c550
 @torch.no_grad()
 def asleep(
     net: nn.Module,
@@ -250,7 +250,7 @@ def asleep(
         for hook in hooks: hook.remove()
     return float(torch.cat(quiet).mean()) if quiet else 0.0
 
-# %% ../nbs/ground/07_lean.ipynb #e6aeede9
+# %% ../nbs/ground/07_lean.ipynb #bf1e69a2
 @torch.no_grad()
 def multiply_adds(
     net: nn.Module,
