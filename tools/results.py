@@ -126,7 +126,7 @@ def with_kept(path, item):
     nb = json.loads(path.read_text(encoding="utf-8"))
     for cell in nb["cells"]:
         if cell["cell_type"] == "code" and "".join(cell["source"]).strip() == f'kept("{item}")':
-            data = {"text/markdown": kept_text(item).splitlines(True), "text/plain": ["<IPython.core.display.Markdown object>"]}
+            data = {"text/markdown": kept_text(item, ROOT).splitlines(True), "text/plain": ["<IPython.core.display.Markdown object>"]}
             cell["outputs"] = [{"data": data, "execution_count": None, "metadata": {}, "output_type": "execute_result"}]
     return json.dumps(nb, indent=1, ensure_ascii=False) + "\n"
 

@@ -170,11 +170,12 @@ def made_of(
     return "; ".join(filter(None, [numbers.get("kind"), weights, numbers.get("images"), f"commit {made['commit']}" if made.get("commit") else ""]))
 
 def kept_text(
-    item: str,  # id in the registry
-) -> str:       # Markdown
+    item: str,               # id in the registry
+    root: str | Path = ".",  # where figures/ is
+) -> str:                    # Markdown
     """The numbers kept with an item's figure: what was claimed, what a rule decides, and what they were made of."""
     entry = find_item(item)
-    numbers = kept_numbers(entry)
+    numbers = kept_numbers(entry, root)
     return f"*Kept with the package: {made_of(numbers)}.*\n\n{report(entry, numbers)}" if numbers else "*No numbers of this item are kept here.*"
 
 def kept(

@@ -2,12 +2,13 @@
 
 import io, json, math, warnings, zlib
 from pathlib import Path
-import matplotlib.pyplot as plt
 import numpy as np
-from ..errors import StanhlicError
+from ..errors import StanhlicError, needs
 from ..images import atomic_write
 from .curves import Curve, against
 from .tables import percent
+
+with needs("figures"): import matplotlib.pyplot as plt
 
 COLORS = {
     "stanh": "#D55E00", "stanh-fixed": "#000000", "stanh-manual": "#E69F00", "stanh-msssim": "#AA3377", "stanh-1a-a60": "#FFB000",

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 import stanhlic
 from ..datasets import has_dataset
-from ..errors import StanhlicError
+from ..errors import StanhlicError, needs
 from ..images import read_bytes
 from .curves import figure_numbers
 from .tables import shown
@@ -182,7 +182,7 @@ def outdated(
 
 def _execute(notebook, record, parameters, progress=False):
     "Run a notebook in the current folder; a kernel that another robbed of its port while it started is started again"
-    import papermill
+    with needs("reproduce"): import papermill
     for trial in range(3):
         try: return papermill.execute_notebook(str(notebook), str(record), parameters, cwd=str(Path.cwd()), progress_bar=progress, extra_arguments=["--log-level=CRITICAL"])
         except RuntimeError as e:
@@ -201,8 +201,8 @@ def run_item(
     """Run one item's notebook in the current folder. A smoke run, one with changed parameters and one without Kodak write under `runs`, all others what the registry names.
 
     Raises `StanhlicError` as `check_parameters` does, or if the notebook fails."""
-    import papermill
-    from nbclient.exceptions import CellTimeoutError
+    with needs("reproduce"): import papermill
+    with needs("reproduce"): from nbclient.exceptions import CellTimeoutError
     given, known = check_parameters(entry, profile, folder, settings), defaults(entry, folder)
     if "out" in known and entry["outputs"] and not any(s.startswith("out=") for s in settings) and _aside(entry, profile, known, settings):
         given = given | {"out": str(Path(runs, entry["outputs"][0]).parent)}
