@@ -7,7 +7,7 @@ TESTS   ?= tests
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: help setup demo test export clean readme figures docs check
+.PHONY: help setup demo test export clean readme hero figures docs check
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -40,6 +40,9 @@ clean: setup  ## strip notebooks of counts and metadata
 
 readme: setup  ## nbs/index.ipynb -> README.md
 	$(BIN)/python tools/readme.py
+
+hero: setup  ## the picture on the front page, from the shipped weights
+	$(BIN)/python -m stanhlic.lab.hero
 
 figures: setup  ## every table and figure of nbs/papers/papers.yaml, from the shipped weights
 	$(BIN)/stanhlic reproduce --profile compact
