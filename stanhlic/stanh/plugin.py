@@ -24,7 +24,7 @@ def import_compressai():  # the module
 
     Raises `StanhlicError` if it is not installed."""
     try: return importlib.import_module("compressai.models") and sys.modules["compressai"]
-    except ModuleNotFoundError as e: raise StanhlicError(f"CompressAI is not installed ({e.name} is missing); pip install compressai") from None
+    except ModuleNotFoundError as e: raise StanhlicError(f'CompressAI is not installed ({e.name} is missing); pip install "stanhlic[compressai]"') from None
     except RuntimeError as e:
         if "torchvision::nms" not in str(e): raise
     for name in ("nms", "qnms"): torch.library.define(f"torchvision::{name}", _SIGNATURE)
