@@ -38,8 +38,8 @@ export: setup  ## notebooks -> stanhlic/
 clean: setup  ## strip notebooks of counts and metadata
 	$(BIN)/nbdev-clean
 
-readme: setup  ## nbs/index.ipynb -> README.md
-	$(BIN)/python tools/readme.py
+readme: setup  ## run nbs/index.ipynb, then nbs/index.ipynb -> README.md
+	$(BIN)/python tools/readme.py --run
 
 hero: setup  ## the picture on the front page, from the shipped weights
 	$(BIN)/python -m stanhlic.lab.hero
