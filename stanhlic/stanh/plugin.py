@@ -71,6 +71,7 @@ class Host(FixedRate):
         self,
         z_hat: torch.Tensor,  # decoded side information [B, N, H/64, W/64]
         code,                 # (0, mean, scale) -> ŷ, all [B, M, H/16, W/16]
+        step=1.0,             # of the quantizer; nothing is corrected here
     ) -> torch.Tensor:        # ŷ
         """Predict mean and scale of all of y and let `code` supply it."""
         features = self.h_s(z_hat).float()
