@@ -48,8 +48,9 @@ figures: setup  ## every table and figure of nbs/papers/papers.yaml, from the sh
 	$(BIN)/stanhlic reproduce --profile compact
 
 docs: setup  ## the site, from the notebooks, in docs/_build/html
-	@$(BIN)/python -c "import furo, latex2mathml, myst_nb" 2>/dev/null || $(BIN)/pip install -c constraints.txt -e ".[docs]"
-	$(BIN)/python docs/build.py
+	@$(BIN)/python -c "import furo, latex2mathml, myst_nb" 2>/dev/null || $(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	@$(BIN)/python docs/build.py
 
-check: export clean readme  ## what must be in step before a commit
+check: export clean  ## what must be in step before a commit
+	$(BIN)/python tools/readme.py
 	$(BIN)/python -m pytest tests/test_house_rules.py
