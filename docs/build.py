@@ -107,14 +107,14 @@ def notebooks(pages, items, rows):
 
 
 def measured_here(nb, item, rows, page):
-    """The verdicts of an item under the kept figure that its notebook begins with; without one, figure and verdicts at the end."""
+    """How an item is made, under the kept figure and numbers that its notebook begins with; without a figure, verdicts at the end."""
     up = relpath(".", Path(page).parent)
     pictures = [f"{up}/{o}" for o in item["outputs"] if o.endswith(".png") and (ROOT / o).is_file()]
     own = [k for k, c in enumerate(nb.cells) if c.cell_type == "markdown" and any(f"]({p})" in c.source for p in pictures)]
     run = f"`stanhlic reproduce {item['id']} --profile {list(item['parameters'])[-1]}`"
-    text = [claims(without_item(rows)), f"Made by {run}. See it among the {{ref}}`claims and verdicts <{label(item)}>`."]
-    if own: nb.cells.insert(own[0] + 1, nbformat.v4.new_markdown_cell("\n\n".join(text)))
-    else: added(nb, "\n\n".join(["## Measured here", *([f"![{item['title']}]({p})" for p in pictures] or ["No figure of this item is kept yet."]), *text]))
+    made = f"Made by {run}. See it among the {{ref}}`claims and verdicts <{label(item)}>`."
+    if own: nb.cells.insert(own[0] + 2, nbformat.v4.new_markdown_cell(made))
+    else: added(nb, "\n\n".join(["## Measured here", *([f"![{item['title']}]({p})" for p in pictures] or ["No figure of this item is kept yet."]), claims(without_item(rows)), made]))
 
 
 def beside(name): return (ROOT / name).is_file()

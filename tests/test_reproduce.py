@@ -214,6 +214,27 @@ def test_settings_belong_to_one_item(registry):
     with pytest.raises(StanhlicError, match="name it"): reproduce(folder=registry, settings=["n=1"])
 
 
+def test_command_line_prints_what_a_smoke_run_measured_and_where_it_went(cli, models, tmp_path):
+    done = cli("reproduce", "stanh/interpolation", "--set", "model=tiny", cwd=tmp_path, timeout=300)
+    files = "runs/figures/stanh/interpolation.png runs/figures/stanh/interpolation.json"
+    assert done.returncode == 0 and "smoke run: it shows that the code runs" in done.stdout and files in done.stdout, done.stderr
+    assert all((tmp_path / f).is_file() for f in files.split()) and not (tmp_path / "figures").exists()
+    measured = json.loads((tmp_path / files.split()[1]).read_text(encoding="utf-8"))
+    line = next(x for x in done.stdout.splitlines() if x.startswith("farthest below the curve"))
+    assert shown(measured["checks"]["farthest_below_db"], "dB") in line and "smoke" in line and line.endswith("a smoke run decides nothing")
+
+
+def test_command_line_ends_its_list_with_the_tally(cli):
+    lines = cli("reproduce", "--list").stdout.splitlines()
+    assert lines[-5].split() == ["paper", "yes", "no", "undecided", "needs", "arithmetic", "rule", "after"] and [line.split()[0] for line in lines[-4:]] == ["stanh", "progressive", "rnn", "ours"]
+
+
+@pytest.mark.parametrize("setting", ["n_images=0", "n_images=-1", "n_images=abc", "images=4"])
+def test_command_line_refuses_a_setting_in_one_line(cli, tmp_path, setting):
+    done = cli("reproduce", "stanh/rd_kodak", "--set", setting, cwd=tmp_path)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and setting.split("=")[0] in done.stderr and not list(tmp_path.iterdir())
+
+
 def test_missing_weights_and_missing_notebooks_are_needs_not_failures(registry, kept):
     entry = kept("no-such-model")
     row, = reproduce("toy/kept", "compact", registry, progress=False)
