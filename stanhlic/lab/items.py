@@ -56,8 +56,9 @@ def middle(
     return np.ascontiguousarray(array[top:top + side, left:left + side])
 
 def commit() -> str:
-    """The commit this package is at, marked if its files were changed since; empty outside a repository."""
-    try: return subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    """The commit this package is at, marked if its own files were changed since; empty outside a repository."""
+    git = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    try: return git("rev-parse", "--short", "HEAD").stdout.strip() + "-dirty" * (git("diff", "--quiet", "HEAD", "--", ".").returncode == 1)
     except OSError: return ""
 
 def describe_photographs(
