@@ -109,7 +109,7 @@ class Run:
         from IPython.display import Markdown
         made = {"weights": self.weights, "data": {"set": self.note, "images": len(self.images)} if self.images else None, **state_of(self.entry, self.values), "commit": commit()}
         numbers = {"kind": self.kind} | ({"images": self.note} if self.note else {}) | numbers
-        numbers |= {"claims": list(claims) if numbers["kind"] != "smoke" else [], "made_by": made}
+        numbers |= {"claims": [{k: v for k, v in c.items() if v is not None} for c in claims] if numbers["kind"] != "smoke" else [], "made_by": made}
         stem = Path(self.values["out"], self.entry["id"].split("/")[1])
         if "random" in str(self.model) and stem.parts[0] != "runs" and not stem.is_absolute(): stem = Path("runs", stem)
         written = save_figure(fig, stem, numbers)
