@@ -7,7 +7,7 @@ TESTS   ?= tests
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: help setup demo test export clean readme hero figures docs check
+.PHONY: help setup demo quick test slow lint export clean readme hero figures docs check
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -29,8 +29,17 @@ $(VENV)/.stamp: settings.ini setup.py pyproject.toml constraints.txt
 demo: setup  ## compress, decode and measure real files: a figure and the numbers behind it (minutes)
 	$(BIN)/stanhlic reproduce stanh/rd_kodak --profile compact --force
 
-test: setup  ## all tests, notebooks included (minutes); TESTS=tests/test_house_rules.py for some
+quick: setup  ## house rules and units, on every change (a minute)
+	$(BIN)/python -m pytest -m "not long" $(TESTS)
+
+test: setup  ## all tests, notebooks included (minutes); TESTS=tests/test_cli.py for some
 	$(BIN)/python -m pytest $(TESTS)
+
+slow: setup  ## all tests and those that take minutes each
+	$(BIN)/python -m pytest --slow $(TESTS)
+
+lint: setup  ## ruff over package, tests and tools
+	$(BIN)/ruff check
 
 export: setup  ## notebooks -> stanhlic/
 	$(BIN)/nbdev-export
@@ -51,6 +60,6 @@ docs: setup  ## the site, from the notebooks, in docs/_build/html
 	@$(BIN)/python -c "import furo, latex2mathml, myst_nb" 2>/dev/null || $(BIN)/pip install -q -c constraints.txt -e ".[docs]"
 	@$(BIN)/python docs/build.py
 
-check: export clean  ## what must be in step before a commit
+check: export clean lint  ## what must be in step before a commit
 	$(BIN)/python tools/readme.py
 	$(BIN)/python -m pytest tests/test_house_rules.py
