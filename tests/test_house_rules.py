@@ -114,7 +114,6 @@ def test_every_public_name_is_exercised_where_it_is_defined(name):
     assert [n for n in (public_names(module) if module else []) if not re.search(rf"\b{n}\b", lessons)] == []
 
 
-UNSEEDED = {"ground/07_lean.ipynb", "progressive/05_training.ipynb", "rnn/05_training.ipynb", "stanh/05_training.ipynb"}  # some cells draw before a seed
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson", "rand_like", "randn_like", "randint_like",
          "normal_", "uniform_", "random_", "exponential_", "bernoulli_"}
 
@@ -130,7 +129,7 @@ def test_lessons_that_draw_are_seeded(name):
     loose = [f for t in trees for f, n in calls(t) if re.fullmatch(r"(np|numpy)\.random\.\w+", f) and not (f.endswith(".default_rng") and n.args) or re.fullmatch(r"random\.\w+", f)]
     assert loose == [], "np.random.default_rng(0) draws the same every time"
     drawn = [f for t in trees for f, n in calls(t) if "." in f and f.split(".")[-1] in DRAWS and "rng" not in f and not any(k.arg == "generator" for k in n.keywords)]
-    if drawn and name not in UNSEEDED: assert any(f == "torch.manual_seed" for f, _ in calls(trees[0])), f"{drawn[0]} draws; the notebook's first lesson cell calls torch.manual_seed(0)"
+    if drawn: assert any(f == "torch.manual_seed" for f, _ in calls(trees[0])), f"{drawn[0]} draws; the notebook's first lesson cell calls torch.manual_seed(0)"
 
 
 # %% notebooks, package and front page in step
