@@ -47,7 +47,8 @@ export: setup  ## notebooks -> stanhlic/
 clean: setup  ## strip notebooks of counts and metadata
 	$(BIN)/nbdev-clean
 
-readme: setup  ## run nbs/index.ipynb, then nbs/index.ipynb -> README.md
+readme: setup  ## run nbs/index.ipynb -> README.md; the numbers behind the figures -> RESULTS.md
+	$(BIN)/python tools/results.py
 	$(BIN)/python tools/readme.py --run
 
 hero: setup  ## the picture on the front page, from the shipped weights

@@ -164,6 +164,12 @@ def test_readme_is_the_index():
     assert done.returncode == 0, done.stderr
 
 
+def test_results_are_the_kept_numbers():
+    """RESULTS.md and the kept table in each paper notebook."""
+    done = subprocess.run([sys.executable, ROOT / "tools/results.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_settings_and_pyproject_agree():
     ini = ConfigParser(delimiters=["="])
     ini.read(ROOT / "settings.ini")
