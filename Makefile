@@ -3,11 +3,12 @@ PYTHON  ?= python3
 BIN     := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TESTS   ?= tests
+PROFILE ?= compact
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: help setup demo quick test slow lint export clean readme hero figures docs check
+.PHONY: help setup demo quick test slow lint export clean readme hero figures docs check weights
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -56,6 +57,10 @@ hero: setup  ## the picture on the front page, from the shipped weights
 
 figures: setup  ## every table and figure of nbs/papers/papers.yaml, from the shipped weights
 	$(BIN)/stanhlic reproduce --profile compact
+
+weights: setup  ## train every model that ships, from nothing, one run a stage (days on a CPU; resumes where it was)
+	@$(BIN)/python -c "import snakemake" 2>/dev/null || $(BIN)/pip install -c constraints.txt -e ".[cluster]"
+	$(BIN)/snakemake --snakefile workflow/Snakefile --cores 2 --rerun-triggers input --config profile=$(PROFILE) -- weights
 
 docs: setup  ## the site, from the notebooks, in docs/_build/html
 	@$(BIN)/python -c "import furo, latex2mathml, myst_nb" 2>/dev/null || $(BIN)/pip install -q -c constraints.txt -e ".[docs]"
