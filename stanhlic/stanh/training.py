@@ -236,7 +236,8 @@ _LEAN = {"lean": LEAN, "lean-smoke": LEAN_SMOKE}
 def _trunk(init) -> dict:
     "Checkpoint of the joint run that a release begins with"
     path = Path(init or "")
-    if path.is_dir(): path = next((p for p in (path / "joint-all" / "last.pt", path / "last.pt") if p.is_file()), path / "last.pt")
+    folder = path.parent if path.suffix == ".safetensors" else path
+    if folder.is_dir(): path = next((p for p in (folder / "joint-all" / "last.pt", folder / "last.pt") if p.is_file()), folder / "last.pt")
     if not init or not path.is_file(): raise StanhlicError(f"{init or 'a release'}: begins with the run of a joint stage; give --init FOLDER, the place where that stage has its checkpoints")
     return load_checkpoint(path)
 
