@@ -1,1 +1,2 @@
 __version__ = "0.1.0"
+DEFAULT_MODEL = "stanh-zou22-compact"  # of `load`, `encode` and the command line

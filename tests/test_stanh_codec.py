@@ -12,7 +12,7 @@ from stanhlic.entropy import decode_integers
 from stanhlic.errors import StanhlicError
 from stanhlic.images import pad, to_array, to_tensor, unpad
 from stanhlic.metrics import psnr
-from stanhlic.stanh.codec import StanhCodec, from_weights
+from stanhlic.stanh.codec import StanhCodec
 from stanhlic.stanh.model import (CORRECTED, PUBLISHED, Forms, Position, RatePoint, StanhModel, build_model, model_config,
                                   position_of, quality_of, rounding_point)
 from stanhlic.modelfile import save_weights
