@@ -13,6 +13,14 @@ cfg = cfg["DEFAULT"]
 def lines(key): return [o for o in cfg[key].splitlines() if o.strip()]
 
 
+def extra(name):
+    "Requirements of an extra, after those of the extras that it extends"
+    return [o for base in cfg.get(f"{name}_extends", "").split() for o in extra(base)] + lines(f"{name}_requirements")
+
+
+extras = [key.removesuffix("_requirements") for key in cfg if key.endswith("_requirements")]
+
+
 # in the wheel -> in the repository; in an editable install the code reads the repository's folders themselves
 folders = {"stanhlic.manifests": "data/manifests", "stanhlic.published": "data/published", "stanhlic.notebooks": "nbs/papers", "stanhlic.workflow": "workflow"}
 folders = {name: folder for name, folder in folders.items() if (here / folder).is_dir()}
@@ -28,12 +36,16 @@ setup(
     author=cfg["author"],
     license=cfg["license"],
     keywords=cfg["keywords"].split(", "),
-    python_requires=f">={cfg['min_python']},<{cfg['max_python']}",
+    python_requires=f">={cfg['min_python']}",
+    project_urls=dict(line.split(" = ") for line in lines("urls")),
     classifiers=[
         "Development Status :: " + statuses[cfg["status"]],
         "Intended Audience :: " + cfg["audience"],
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
-        "Topic :: Multimedia :: Graphics",
+        *[f"Programming Language :: Python :: {v}" for v in cfg["pythons"].split()],
+        "Topic :: Multimedia :: Graphics :: Graphics Conversion",
         "Topic :: Scientific/Engineering :: Image Processing",
     ],
     packages=find_packages(include=["stanhlic", "stanhlic.*"]) + list(folders),
@@ -47,7 +59,7 @@ setup(
     },
     include_package_data=False,
     install_requires=lines("requirements"),
-    extras_require={"dev": lines("dev_requirements"), "bench": lines("bench_requirements"), "docs": lines("docs_requirements"), "cluster": lines("cluster_requirements")},
+    extras_require={name: extra(name) for name in extras},
     entry_points={"console_scripts": lines("console_scripts")},
     zip_safe=False,
 )

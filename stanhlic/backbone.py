@@ -237,15 +237,15 @@ class FixedRate(nn.Module):
     def forward(self, x):
         y = self.g_a(x)
         z = self.h_a(y).float()
-        y_slices, p_y = y.float().chunk(self.config.slices, 1), []
+        parts, p_y = self.split(y.float()), []
         z_hat, p_z = self._code_z(z)
         def code(i, mean, scale):
-            v = y_slices[i] - mean
+            v = parts[i] - mean
             v_rate, v_hat = add_noise(v, self.training), round_ste(v)
             p_y.append(gaussian_mass(v_rate - 0.5, v_rate + 0.5, scale))
             return v_hat + mean
         y_hat = self.latents(z_hat, code)
-        return {"x_hat": self.g_s(y_hat).float(), "likelihoods": {"y": torch.cat(p_y, 1), "z": p_z}}
+        return {"x_hat": self.g_s(y_hat).float(), "likelihoods": {"y": self.join(p_y), "z": p_z}}
 
     def _code_z(self, z):
         medians, (n, c, h, w) = self.entropy_bottleneck.medians(), z.shape
@@ -254,8 +254,20 @@ class FixedRate(nn.Module):
         p = self.entropy_bottleneck.mass(flat - 0.5, flat + 0.5)
         return z_hat, p.view(c, n, h, w).transpose(0, 1)
 
+    def split(self, y: torch.Tensor) -> list[torch.Tensor]:
+        """Parts of y [N, M, h, w] in the order of coding."""
+        return list(y.chunk(self.config.slices, 1))
+
+    def join(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        """A map [N, M, h, w] from its parts; the inverse of `split`."""
+        return torch.cat(parts, 1)
+
+    def sizes(self, height: int, width: int) -> list[int]:
+        """Elements of each part of a latent of height × width positions."""
+        return [self.config.latent // self.config.slices * height * width] * self.config.slices
+
     def aux_loss(self) -> torch.Tensor:
-        """Loss of the prior's quantiles, minimised by an optimiser of its own."""
+        """Loss of the prior's quantiles, minimized by an optimizer of its own."""
         return self.entropy_bottleneck.aux_loss()
 
 # %% ../nbs/ground/06_backbone.ipynb #dd1a69f7
@@ -290,6 +302,7 @@ class Zou22(FixedRate):
         self,
         z_hat: torch.Tensor,  # decoded side information [N, N, H/64, W/64]
         code: Callable,       # (i, mean, scale) -> slice; writes, reads or simulates a slice
+        step=1.0,             # of the quantizer; here the correction does not depend on it
     ) -> torch.Tensor:        # ŷ [N, M, H/16, W/16]
         """Run the slice loop; `code` supplies each quantised slice given its predicted mean and scale."""
         mean_feature, scale_feature, done = self.h_mean_s(z_hat), self.h_scale_s(z_hat), []

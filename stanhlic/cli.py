@@ -388,7 +388,9 @@ def _qualities(words):
 
 def _without_similarity(rows):
     "A note that names the pictures without MS-SSIM, or None"
+    from stanhlic.evaluate import measures_similarity
     from stanhlic.metrics import MS_SSIM_MIN_SIDE
+    if not measures_similarity(): return 'no MS-SSIM, since pytorch-msssim is not installed; pip install "stanhlic[figures]"'
     names = list(dict.fromkeys(r["image"] for r in rows if r["ms-ssim-rgb"] is None))
     if not names: return None
     who = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -546,7 +548,7 @@ def _reproduce(
 def _selftest(models: Annotated[Optional[list[str]], typer.Argument(help="Names or paths of models; none: every known one.")] = None, device: Device = "auto"):
     """Check that this installation works.
 
-    Each model encodes a photograph at three qualities; a fresh process decodes the files; damage must be noticed.
+    Each model encodes a picture at three qualities; a fresh process decodes the files; damage must be noticed.
 
     \b
     Examples:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import stanhlic
 from tqdm import tqdm
-from .errors import StanhlicError
+from .errors import StanhlicError, needs
 from .images import read_image
 
 def _manifest_folder():
@@ -177,8 +177,8 @@ def fetch(
 def sample_photograph(
     side: int | None = None,  # reduce so that the longer side has this many pixels
 ) -> np.ndarray:              # uint8 (600, 512, 3) or smaller
-    """The photograph that ships inside matplotlib."""
-    from matplotlib import get_data_path
+    """The photograph that ships inside matplotlib; raises `StanhlicError` where that is not installed."""
+    with needs("figures"): from matplotlib import get_data_path
     from PIL import Image
     array = read_image(Path(get_data_path()) / "sample_data" / "grace_hopper.jpg")
     if side is None: return array

@@ -1,4 +1,6 @@
 """What the package refuses, as exceptions that a caller can catch and the command line can print. Each message says what is wrong and what to do."""
+import contextlib
+
 
 class StanhlicError(ValueError):
     """A refusal with one line that says what is wrong and what to do."""
@@ -26,3 +28,14 @@ class NotEnoughMemory(StanhlicError):
 
 class CutFileWarning(UserWarning):
     """A file ends before its last layer; the complete layers were decoded."""
+
+
+@contextlib.contextmanager
+def needs(
+    extra: str,  # of this package
+):
+    """Imports inside may be missing: raises `StanhlicError` that names the module and the extra which brings it."""
+    try: yield
+    except ModuleNotFoundError as e:
+        if (name := (e.name or "").split(".")[0]) == "stanhlic": raise
+        raise StanhlicError(f'{name} is not installed; pip install "stanhlic[{extra}]"') from None

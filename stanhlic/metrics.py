@@ -10,7 +10,7 @@ __all__ = ['MS_SSIM_MIN_SIDE', 'psnr', 'ms_ssim', 'to_db', 'ms_ssim_db', 'bpp', 
 import math, warnings
 from typing import NamedTuple
 import numpy as np
-from .errors import StanhlicError
+from .errors import StanhlicError, needs
 
 # %% ../nbs/ground/01_metrics.ipynb #aa309f44
 def _check_pair(a, b):
@@ -43,9 +43,9 @@ def ms_ssim(
 ) -> float:         # similarity in [0, 1], 1 for equal pictures
     """Multi-scale structural similarity of two 8-bit RGB pictures (Wang 2003, five scales, by `pytorch_msssim`).
 
-    Raises `StanhlicError` as `psnr` does, and if a side is under 161 pixels."""
+    Raises `StanhlicError` as `psnr` does, if a side is under 161 pixels, and if `pytorch_msssim` is not installed."""
     import torch
-    from pytorch_msssim import ms_ssim as similarity
+    with needs("figures"): from pytorch_msssim import ms_ssim as similarity
     _check_pair(a, b)
     if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:
         raise StanhlicError(f"MS-SSIM needs at least {MS_SSIM_MIN_SIDE} pixels on each side, this is {a.shape[1]}x{a.shape[0]}; use PSNR")

@@ -6,7 +6,7 @@
 __all__ = ['BLOCK', 'REACH', 'DESYNC', 'DOUBTS', 'exact', 'marks', 'marks_length', 'split_marks', 'settle']
 
 # %% ../nbs/ground/04_sync.ipynb #defa5497
-import contextlib, operator, threading, zlib
+import contextlib, itertools, operator, threading, zlib
 import numpy as np
 import torch
 from .errors import StanhlicError
@@ -72,13 +72,12 @@ def marks_length(
 # %% ../nbs/ground/04_sync.ipynb #2e055055
 def split_marks(
     data: bytes,  # marks of each stretch in turn, then what is coded with them
-    count: int,   # stretches: slices or stages
-    size: int,    # number of indexes in each
+    sizes: list,  # number of indexes in each stretch: slice, stage
 ) -> tuple:       # list of marks; the bytes behind them, None if the data end before
     """Cut off the marks in front of a stream."""
-    each = marks_length(size)
-    told = [data[i * each:(i + 1) * each] for i in range(count)]
-    return told, data[count * each:] if len(data) >= count * each else None
+    ends = [0, *itertools.accumulate(map(marks_length, sizes))]
+    told = [data[a:b] for a, b in itertools.pairwise(ends)]
+    return told, data[ends[-1]:] if len(data) >= ends[-1] else None
 
 # %% ../nbs/ground/04_sync.ipynb #e64665b9
 def _effect(size: int, place: int, change: int) -> int:

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from tqdm import tqdm
 from .datasets import find_dataset, has_dataset, list_datasets, sample_photograph
-from .errors import StanhlicError
+from .errors import StanhlicError, needs
 from .images import READ_SUFFIXES, atomic_write, free_memory, keep_memory, read_image
+with needs("train"):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
 
 # %% ../nbs/ground/09_training.ipynb #27971a86
 def seed_of(
@@ -228,7 +229,7 @@ def distortion(
     if metric == "mse": return 255 ** 2 * F.mse_loss(x_hat.float(), x)
     if metric != "ms-ssim": raise StanhlicError(f"unknown metric {metric!r}; use mse or ms-ssim")
     if min(x.shape[-2:]) <= 160: raise StanhlicError(f"MS-SSIM needs crops of more than 160 pixels, these have {min(x.shape[-2:])}; set crop=256")
-    from pytorch_msssim import ms_ssim
+    with needs("figures"): from pytorch_msssim import ms_ssim
     with torch.autocast(x.device.type, enabled=False): return 1 - ms_ssim(x_hat.float(), x, data_range=1.0)
 
 # %% ../nbs/ground/09_training.ipynb #f8d01977
@@ -417,7 +418,7 @@ def draw_curve(
     out: Path,  # folder of a run
 ):
     """Draw `curve.png` from `log.jsonl`; raises `StanhlicError` if it cannot be written."""
-    from matplotlib.figure import Figure
+    with needs("figures"): from matplotlib.figure import Figure
     lines, picture = read_log(out / "log.jsonl"), io.BytesIO()
     valid = [line for line in lines if "val_loss" in line]
     ax = Figure(figsize=(5, 3), dpi=100, layout="constrained").subplots()

@@ -115,7 +115,7 @@ def read_base(
 ) -> Residual:         # state before any of the residual
     """Decode the base; raises `StanhlicError` on damaged bytes or if the scales differ from the encoder's by more than close calls."""
     level = model.config.level
-    told, coded = split_marks(data, level.slices, 16 * shape[2] * shape[3] * level.latent // level.slices)
+    told, coded = split_marks(data, [16 * shape[2] * shape[3] * level.latent // level.slices] * level.slices)
     if coded is None: raise DamagedFile("the base is too short; the file is damaged, fetch it again")
     decoder, seen = SymbolDecoder(coded), []
     read = lambda rows, t, limit, form: torch.from_numpy((decoder.decode(rows, t) - limit).reshape(form)).to(device, torch.float32)
@@ -236,7 +236,7 @@ class Reader:
 
     def read(self, stream: bytes, complete: bool) -> int:
         """Take the stream as it stands, longer or shorter than before; returns the number of elements that it determines."""
-        told, coded = split_marks(stream, len(self.layout.checks) - 1, self.start.scale.numel())
+        told, coded = split_marks(stream, [self.start.scale.numel()] * (len(self.layout.checks) - 1))
         left, found = 0 if coded is None else self.layout.elements, []
         decoder = (SymbolDecoder if complete else PrefixDecoder)(coded or b"")
         while left:

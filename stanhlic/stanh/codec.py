@@ -62,14 +62,14 @@ def _write_latents(net, qy, qz, ty, tz, y, z, extend: bool):
     medians = shifted(net.entropy_bottleneck)[1] if extend else 0.0
     k = qz.index((z - medians).cpu(), extend)
     _write(encoder, escapes, _as_index(k), _channel_rows(z.shape), tz, qz.num_levels)
-    slices = y.chunk(net.config.slices, 1)
+    slices = net.split(y)
     def code(i, mean, scale):
         rows = _as_index(scale_indexes(scale))
         seen.append(rows.ravel()); told.append(marks(rows))
         k = qy.index((slices[i] - mean).cpu(), extend)
         _write(encoder, escapes, _as_index(k), rows, ty, qy.num_levels)
         return qy.dequantize(k).to(mean.device) + mean
-    net.latents(qz.dequantize(k).to(z.device) + medians, code)
+    net.latents(qz.dequantize(k).to(z.device) + medians, code, qy.step)
     head = encode_integers(np.concatenate(escapes)) + b"".join(told)
     return head + encoder.bytes(), state_crc(*seen) ^ ty.crc ^ tz.crc
 
@@ -78,7 +78,7 @@ def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend
     """Decode ŷ for z of `shape`; raises `StanhlicError` if the scale indexes differ from the encoder's."""
     elements = shape[2] * shape[3] * 16 * net.config.latent
     escapes, offset = decode_integers(payload, elements + int(np.prod(shape)))
-    told, coded = split_marks(payload[offset:], net.config.slices, elements // net.config.slices)
+    told, coded = split_marks(payload[offset:], net.sizes(4 * shape[2], 4 * shape[3]))
     if coded is None: raise DamagedFile("the coded picture is too short; the file is damaged")
     escapes, decoder, seen = list(escapes), SymbolDecoder(coded), []
     medians = shifted(net.entropy_bottleneck)[1] if extend else 0.0
@@ -89,7 +89,7 @@ def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend
         seen.append(rows.ravel())
         k = _read(decoder, escapes, rows, ty, qy.num_levels)
         return qy.dequantize(torch.from_numpy(k)).to(device) + mean
-    y_hat = net.latents(z_hat, code)
+    y_hat = net.latents(z_hat, code, qy.step)
     if state_crc(*seen) ^ ty.crc ^ tz.crc != check or escapes:
         raise StanhlicError(DESYNC)
     return y_hat

@@ -13,6 +13,7 @@ import torch
 import torch.nn as nn
 from ..backbone import Zou22, Zou22Config
 from ..codec import Coded
+from ..lean import Lean, LeanConfig
 from ..errors import StanhlicError
 from ..priors import scale_indexes, scale_table
 from . import rate as R
@@ -139,14 +140,14 @@ def evaluate_at(
 ) -> tuple:                     # ŷ, likelihoods of y and z
     """What the decoder will know, and the likelihoods the coder will pay for."""
     z_hat, p_z = _hard_z(net, qz, z, forms)
-    slices, p_y, table = y.chunk(net.config.slices, 1), [], scale_table().float().to(y.device)
+    slices, p_y, table = net.split(y), [], scale_table().float().to(y.device)
     def code(i, mean, scale):
         if tabulated: scale = table[scale_indexes(scale).long()]
         v, likelihood = _hard_y(slices[i] - mean, scale, qy, forms)
         p_y.append(likelihood)
         return v + mean
-    y_hat = net.latents(z_hat, code)
-    return y_hat, {"y": torch.cat(p_y, 1), "z": p_z}
+    y_hat = net.latents(z_hat, code, qy.step)
+    return y_hat, {"y": net.join(p_y), "z": p_z}
 
 # %% ../../nbs/stanh/03_model.ipynb #babf7d80
 def _hard_y(v, scale, qy, forms):
@@ -197,7 +198,7 @@ def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
     else:
         z_hat = qz.ste(z - medians, beta[1]) + medians
         p_z = torch.exp2(-R.factorized_bits_soft(z - medians, centred, qz, beta[1]))
-    slices, seen = y.chunk(net.config.slices, 1), {"y": [], "z": z if published else z - medians}
+    slices, seen = net.split(y), {"y": [], "z": z if published else z - medians}
     def code(i, mean, scale):
         v = slices[i] - mean
         seen["y"].append(slices[i] if published and forms.centre == "raw" else v)
@@ -208,12 +209,12 @@ def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
             v_hat = qy.ste(v, beta[0])
             p_y.append(torch.exp2(-R.bits_soft(v, scale, qy, beta[0])))
         return v_hat + mean
-    x_hat = net.g_s(net.latents(z_hat, code)).float()
-    return {"x_hat": x_hat, "likelihoods": {"y": torch.cat(p_y, 1), "z": p_z}, "quantised": {"y": torch.cat(seen["y"], 1).detach(), "z": seen["z"].detach()}}
+    x_hat = net.g_s(net.latents(z_hat, code, qy.step)).float()
+    return {"x_hat": x_hat, "likelihoods": {"y": net.join(p_y), "z": p_z}, "quantised": {"y": net.join(seen["y"]).detach(), "z": seen["z"].detach()}}
 
 # %% ../../nbs/stanh/03_model.ipynb #eb3918d8
 def model_config(model: StanhModel) -> dict:
-    """What must stand beside the tensors to rebuild a model, whose anchors are `Zou22` or plugged-in networks."""
+    """What must stand beside the tensors to rebuild a model, whose anchors are `Zou22`, `Lean` or plugged-in networks."""
     from dataclasses import asdict
     return {"anchors": [asdict(a.config) for a in model.anchors], "forms": asdict(model.forms), "points": [p.record() for p in model.points]}
 
@@ -221,7 +222,8 @@ def _build_anchor(c):
     if "architecture" in c:  # a network of CompressAI, plugged in
         from stanhlic.stanh.plugin import build_host
         return build_host(c)
-    return Zou22(Zou22Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()}))
+    c = {k: tuple(v) if isinstance(v, list) else v for k, v in c.items()}
+    return Lean(LeanConfig(**c)) if c.get("network") == "lean" else Zou22(Zou22Config(**c))
 
 def build_model(config: dict) -> StanhModel:
     """The untrained model a configuration describes."""

@@ -24,7 +24,7 @@ def import_compressai():  # the module
 
     Raises `StanhlicError` if it is not installed."""
     try: return importlib.import_module("compressai.models") and sys.modules["compressai"]
-    except ModuleNotFoundError as e: raise StanhlicError(f"CompressAI is not installed ({e.name} is missing); pip install compressai") from None
+    except ModuleNotFoundError as e: raise StanhlicError(f'CompressAI is not installed ({e.name} is missing); pip install "stanhlic[compressai]"') from None
     except RuntimeError as e:
         if "torchvision::nms" not in str(e): raise
     for name in ("nms", "qnms"): torch.library.define(f"torchvision::{name}", _SIGNATURE)
@@ -71,6 +71,7 @@ class Host(FixedRate):
         self,
         z_hat: torch.Tensor,  # decoded side information [B, N, H/64, W/64]
         code,                 # (0, mean, scale) -> ŷ, all [B, M, H/16, W/16]
+        step=1.0,             # of the quantizer; nothing is corrected here
     ) -> torch.Tensor:        # ŷ
         """Predict mean and scale of all of y and let `code` supply it."""
         features = self.h_s(z_hat).float()

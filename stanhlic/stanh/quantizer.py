@@ -152,6 +152,12 @@ class Quantizer:
     @property
     def num_levels(self) -> int: return len(self.jumps) + 1
 
+    @property
+    def step(self) -> float:
+        """Mean of the two jumps in the middle: how far rounding reaches where most values are."""
+        jumps = self.staircase().jumps.detach()
+        return float(jumps[len(jumps) // 2 - 1:len(jumps) // 2 + 1].mean())
+
     def soft(self, x: torch.Tensor, beta: float) -> torch.Tensor:
         """STanH at inverse temperature `beta`, shape of x; differentiable in x, jumps and thresholds."""
         return _evaluate(self.staircase(), x, beta, hard=False)
