@@ -7,7 +7,7 @@ TESTS   ?= tests
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: help setup demo test export clean readme figures docs check
+.PHONY: help setup demo test export clean readme hero figures docs check
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -38,15 +38,19 @@ export: setup  ## notebooks -> stanhlic/
 clean: setup  ## strip notebooks of counts and metadata
 	$(BIN)/nbdev-clean
 
-readme: setup  ## nbs/index.ipynb -> README.md
-	$(BIN)/python tools/readme.py
+readme: setup  ## run nbs/index.ipynb, then nbs/index.ipynb -> README.md
+	$(BIN)/python tools/readme.py --run
+
+hero: setup  ## the picture on the front page, from the shipped weights
+	$(BIN)/python -m stanhlic.lab.hero
 
 figures: setup  ## every table and figure of nbs/papers/papers.yaml, from the shipped weights
 	$(BIN)/stanhlic reproduce --profile compact
 
 docs: setup  ## the site, from the notebooks, in docs/_build/html
-	@$(BIN)/python -c "import furo, latex2mathml, myst_nb" 2>/dev/null || $(BIN)/pip install -c constraints.txt -e ".[docs]"
-	$(BIN)/python docs/build.py
+	@$(BIN)/python -c "import furo, latex2mathml, myst_nb" 2>/dev/null || $(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	@$(BIN)/python docs/build.py
 
-check: export clean readme  ## what must be in step before a commit
+check: export clean  ## what must be in step before a commit
+	$(BIN)/python tools/readme.py
 	$(BIN)/python -m pytest tests/test_house_rules.py

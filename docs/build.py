@@ -28,10 +28,13 @@ ROOMS = {
     "stanh": ("STanH", "One network and a few hundred extra numbers per rate point give a continuous quality dial."),
     "progressive": ("Progressive", "One file that may be cut at any byte after its base."),
     "rnn": ("RNN", "A layered file; every further layer refines the picture."),
-    "train": ("Training", "One notebook with parameters for each training stage."),
 }
 PAPERS = {"stanh": "STanH", "progressive": "Progressive", "rnn": "RNN", "ours": "Beyond the papers"}
-BESIDE = {"CHANGELOG.md": "changelog.md", "workflow/README.md": "workflow.md"}  # files of the repository that are pages too; they link to no other file
+BESIDE = {"docs/train.md": "train/index.md", "RESULTS.md": "results.md", "workflow/README.md": "workflow.md", "CHANGELOG.md": "changelog.md"}  # pages that are files of the repository
+CARDS = {"00_tour.ipynb": ("Get started", "One photograph through all three codecs, in pictures."), "papers/index.md": ("Reproduce", "Each table and figure of the papers: read it, run it, change it."),
+         "train/index.md": ("Train", "Your own photographs, your own networks, the published recipes."), "api/index.md": ("API", "Every module and function, with shapes and units.")}
+MENU = {"Start": ["00_tour", "train/index"], "How it works": ["ground/index", "stanh/index", "progressive/index", "rnn/index"],
+        "Papers": ["papers/index", "registry", "results", "gallery", "weights"], "Reference": ["api/index", "Workflow <workflow>", "changelog"]}
 EXPORTED = "Cells with a blue edge are the package: `nbdev-export` writes them to a module. The others are its lessons and tests."
 
 
@@ -60,12 +63,12 @@ def title_of(nb):
     return lines[0].removeprefix("# "), next(x[2:] for x in lines if x.startswith("> "))
 
 
-def relinked(source, page):
-    """Links of a notebook as seen from its page: nbs/ is the top of the site, figures/ and the pages of `BESIDE` lie inside it."""
+def relinked(source, page, file=None):
+    """Links of a file of the repository, a notebook unless given, as its page needs them: nbs/ is the top of the site, figures/ and the pages of `BESIDE` lie inside it."""
     def one(m):
-        path = normpath(Path("nbs", page).parent / m[1])
-        path = BESIDE.get(path, path if path.startswith("figures/") else None)
-        return f"]({relpath(path, Path(page).parent)})" if path else m[0]
+        path, _, anchor = normpath(Path(file or f"nbs/{page}").parent / m[1]).partition("#")
+        path = BESIDE.get(path) or (path if path.startswith("figures/") else path.removeprefix("nbs/") if path.startswith("nbs/") else None)
+        return f"]({relpath(path, Path(page).parent)}{'#' * bool(anchor)}{anchor})" if path else m[0]
     return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", one, source)
 
 
@@ -98,7 +101,7 @@ def notebooks(pages, items, rows):
         known[page] = title_of(nb)
         for item in items:
             if f"papers/{item['notebook']}" == page: measured_here(nb, item, rows.get(item["id"], []), page)
-        if page == "index.ipynb": added(nb, contents())
+        if page == "index.ipynb": nb.cells.insert(2, nbformat.v4.new_markdown_cell(cards())); added(nb, contents())
         pages[page] = nbformat.writes(nb)
     return known
 
@@ -109,14 +112,14 @@ def measured_here(nb, item, rows, page):
     pictures = [f"{up}/{o}" for o in item["outputs"] if o.endswith(".png") and (ROOT / o).is_file()]
     own = [k for k, c in enumerate(nb.cells) if c.cell_type == "markdown" and any(f"]({p})" in c.source for p in pictures)]
     run = f"`stanhlic reproduce {item['id']} --profile {list(item['parameters'])[-1]}`"
-    text = [claims(without_item(rows)), f"Made by {run}. See it in the {{ref}}`registry <{label(item)}>`."]
+    text = [claims(without_item(rows)), f"Made by {run}. See it among the {{ref}}`claims and verdicts <{label(item)}>`."]
     if own: nb.cells.insert(own[0] + 1, nbformat.v4.new_markdown_cell("\n\n".join(text)))
     else: added(nb, "\n\n".join(["## Measured here", *([f"![{item['title']}]({p})" for p in pictures] or ["No figure of this item is kept yet."]), *text]))
 
 
-def contents():
-    parts = {"Notebooks": [f"{room}/index" for room in ROOMS], "Results": ["papers/index", "gallery", "registry", "weights"], "Reference": ["api/index", *(Path(p).stem for p in BESIDE.values())]}
-    return "\n\n".join(toctree(names, "hidden", f"caption: {caption}") for caption, names in parts.items())
+def beside(name): return (ROOT / name).is_file()
+def contents(): return "\n\n".join(toctree([n for n in names if n != "results" or beside("RESULTS.md")], "hidden", f"caption: {caption}") for caption, names in MENU.items())
+def cards(): return fence("container} cards", "\n" + "\n".join(f"- [{title}]({page})\n\n  {about}" for page, (title, about) in CARDS.items()), 4)
 
 
 def rooms(pages, known, items):
@@ -125,8 +128,9 @@ def rooms(pages, known, items):
     def lines(found): return "\n".join(f"- [{title}]({Path(p).name}): {purpose}" for p, (title, purpose) in found.items())
     for room, (title, about) in ROOMS.items():
         found = entries(room)
-        note = [EXPORTED] if room != "train" else []
-        pages[f"{room}/index.md"] = "\n\n".join([f"# {title}", about, *note, lines(found), toctree([Path(p).stem for p in found], "hidden")])
+        pages[f"{room}/index.md"] = "\n\n".join([f"# {title}", about, EXPORTED, lines(found), toctree([Path(p).stem for p in found], "hidden")])
+    found = entries("train")
+    pages["train/index.md"] += "\n\n" + "\n\n".join(["## Notebooks", lines(found), toctree([Path(p).stem for p in found], "hidden")])
     sections = []
     for paper, title in PAPERS.items():
         found = entries(f"papers/{paper}")
@@ -134,7 +138,7 @@ def rooms(pages, known, items):
         pictures = [f"[![{i['title']}](../../{o})]({Path(i['notebook']).name})" for i in own for o in i["outputs"] if o.endswith(".png") and (ROOT / o).is_file()]
         pages[f"papers/{paper}/index.md"] = "\n\n".join([f"# {title}", lines(found), *pictures, toctree([Path(p).stem for p in found], "hidden")])
         sections += [f"## {title}", lines(found).replace("](", f"]({paper}/")]
-    head = ["# Tables and figures", "One notebook for each. The pictures are in the [gallery](../gallery.md), what each of them says about its claim in the [registry](../registry.md)."]
+    head = ["# Tables and figures", "One notebook for each. The pictures are in the [gallery](../gallery.md), what each of them says about its claim in the [claims and verdicts](../registry.md)."]
     pages["papers/index.md"] = "\n\n".join([*head, *sections, toctree([f"{paper}/index" for paper in PAPERS], "hidden")])
 
 
@@ -150,7 +154,7 @@ def heading(item):
 
 def registry(pages, items, rows):
     """The table of all claims, then every item."""
-    text = ["# The registry", "Every table and figure, what it claims, and whether the claim held here. The rule was fixed before the measurement. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
+    text = ["# Claims and verdicts", "Every table and figure, what it claims, and whether the claim held here. The rule was fixed before the measurement. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
             "## At a glance", claims([dict(r, item="" if k else f"[{name}](#{label({'id': name})})") for name, part in rows.items() for k, r in enumerate(part)])]
     for paper, group in groupby(items, lambda i: i["paper"]):
         text.append(f"## {PAPERS.get(paper, paper)}")
@@ -316,18 +320,26 @@ def attach(defined, target, value):
     owner.body.append(method)
 
 
+def public_names(tree):
+    """`__all__` of a module; where there is none, what it defines without an underscore, of constants those in capitals."""
+    assigned = [(t, n.value) for n in tree.body if isinstance(n, ast.Assign) for t in n.targets]
+    listed = next((ast.literal_eval(v) for t, v in assigned if ast.unparse(t) == "__all__"), None)
+    if listed is not None: return listed
+    names = [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))] + [o.id for t, _ in assigned for o in ast.walk(t) if isinstance(o, ast.Name) and o.id.isupper()]
+    return [n for n in names if not n.startswith("_")]
+
+
 def module_page(path):
     """Name and page of a module: its public names in the order of the source."""
     source = path.read_text(encoding="utf-8")
     tree, comments = ast.parse(source), Comments(source)
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    public, defined, parts = [], {}, []
+    public, defined, parts = public_names(tree), {}, []
     for node in tree.body:
         if isinstance(node, ast.Assign):
             pairs = [p for t in node.targets for p in (zip(t.elts, node.value.elts) if isinstance(t, ast.Tuple) and isinstance(node.value, ast.Tuple) else [(t, node.value)])]
             for target, value in pairs:
-                if ast.unparse(target) == "__all__": public = ast.literal_eval(value)
-                elif isinstance(target, ast.Attribute): attach(defined, target, value)
+                if isinstance(target, ast.Attribute): attach(defined, target, value)
                 else: parts += [(t.id, node) for t in ast.walk(target) if isinstance(t, ast.Name) and t.id in public]
         elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             defined[node.name] = node
@@ -343,7 +355,7 @@ def api(pages):
     for name, text in modules.items(): pages[f"api/{name}.md"] = text
     def row(name): return {"module": f"[{name}]({name}.md)", "what it is for": modules[name].split("\n\n")[2]}
     names = sorted(modules, key=lambda n: (n.count("."), n))
-    pages["api/index.md"] = "\n\n".join(["# Modules", "Read from the source; a parameter's meaning is the comment beside it.", grid([row(n) for n in names]), toctree([f"{n.removeprefix('stanhlic.')} <{n}>" for n in names], "hidden")])
+    pages["api/index.md"] = "\n\n".join(["# API", "Read from the source; a parameter's meaning is the comment beside it.", grid([row(n) for n in names]), toctree([f"{n.removeprefix('stanhlic.')} <{n}>" for n in names], "hidden")])
 
 
 # %% all of it
@@ -352,11 +364,11 @@ def write(source):
     """All pages and pictures into a new folder."""
     items, pages, rows = list_items(), {}, {}
     for r in overview(ROOT): rows.setdefault(r["item"], []).append(r)
+    pages |= {page: relinked((ROOT / file).read_text(encoding="utf-8"), page, file) for file, page in BESIDE.items() if beside(file)}
     rooms(pages, notebooks(pages, items, rows), items)
     for part in (registry, gallery): part(pages, items, rows)
     weights(pages)
     api(pages)
-    pages |= {page: (ROOT / path).read_text(encoding="utf-8") for path, page in BESIDE.items()}
     shutil.rmtree(source, ignore_errors=True)
     for name, text in pages.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)

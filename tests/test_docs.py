@@ -23,12 +23,6 @@ MISSING = [n for n in ("sphinx", "myst_nb", "furo", "latex2mathml") if importlib
 needs_sphinx = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: pip install -c constraints.txt -e '.[docs]'")
 
 
-def public_names(path):
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__": return ast.literal_eval(node.value)
-    return []
-
-
 # %% the pages, before Sphinx
 
 @pytest.fixture(scope="module")
@@ -55,10 +49,10 @@ def test_every_item_figure_and_model_is_there(pages):
     assert MODELS and [m["name"] for m in MODELS if f"## {m['name']}\n" not in weights or m["fingerprint"] not in weights] == []
 
 
-def test_every_module_has_a_page_with_every_public_name(pages):
+def test_every_module_has_a_page_with_every_public_name(build, pages):
     for name, path in MODULES.items():
         described = re.findall(r"^`{3,4}\{py:\w+\} (\w+)", pages[f"api/{name}.md"], re.M)
-        assert [n for n in public_names(path) if n not in described] == [], name
+        assert [n for n in build.public_names(ast.parse(path.read_text(encoding="utf-8"))) if n not in described] == [], name
 
 
 def test_what_stands_beside_a_parameter_stands_on_its_page(pages):
@@ -68,6 +62,11 @@ def test_what_stands_beside_a_parameter_stands_on_its_page(pages):
     assert "{py:method} quality_for(image, " in codec and ":param self:" not in codec
 
 
+@pytest.mark.parametrize("source, want", [
+    ("__all__ = ['a']\ndef a(): pass\ndef b(): pass", ["a"]), ("def a(): pass\ndef _b(): pass\nclass C: pass\nN, m, _O = 1, 2, 3", ["a", "C", "N"])])
+def test_public_names(build, source, want): assert build.public_names(ast.parse(source)) == want
+
+
 def test_cells(build, tmp_path):
     """Hidden cells go, exported ones are marked, a shell cell keeps its output."""
     import nbformat
@@ -75,15 +74,29 @@ def test_cells(build, tmp_path):
     shell = new("%%sh\nls", outputs=[nbformat.v4.new_output("stream", text="a.png\n")])
     nb = nbformat.v4.new_notebook(cells=[new("#| hide\nimport os"), new("#| export\nx = 1"), new("y = 2"), shell])
     nbformat.write(nb, tmp_path / "a.ipynb")
-    cells = build.prepared(tmp_path / "a.ipynb", "core/a.ipynb").cells
+    cells = build.prepared(tmp_path / "a.ipynb", "ground/a.ipynb").cells
     assert [c.source for c in cells[:3]] == ["x = 1", "y = 2", "```sh\nls\n```"]
     assert [c.metadata.get("tags") for c in cells] == [["export"], None, None, ["remove-input"]] and cells[3].outputs[0].text == "a.png\n"
 
 
 @pytest.mark.parametrize("text, page, want", [
-    ("![a](../figures/stanh/a.png)", "index.ipynb", "![a](figures/stanh/a.png)"), ("[a](../../figures/x.png)", "core/01_a.ipynb", "[a](../figures/x.png)"),
-    ("[a](../core/b.ipynb)", "stanh/a.ipynb", "[a](../core/b.ipynb)"), ("[a](https://b.org/figures/)", "index.ipynb", "[a](https://b.org/figures/)")])
-def test_links_to_figures(build, text, page, want): assert build.relinked(text, page) == want
+    ("![a](../figures/stanh/a.png)", "index.ipynb", "![a](figures/stanh/a.png)"), ("[a](../../figures/x.png)", "ground/01_a.ipynb", "[a](../figures/x.png)"),
+    ("[a](../ground/b.ipynb)", "stanh/a.ipynb", "[a](../ground/b.ipynb)"), ("[a](https://b.org/figures/)", "index.ipynb", "[a](https://b.org/figures/)")])
+def test_links_of_a_notebook(build, text, page, want): assert build.relinked(text, page) == want
+
+
+@pytest.mark.parametrize("file, text, want", [
+    ("docs/train.md", "[a](../nbs/train/rnn.ipynb)", "[a](rnn.ipynb)"), ("docs/train.md", "[a](../workflow/README.md)", "[a](../workflow.md)"),
+    ("RESULTS.md", "[a](nbs/papers/stanh/forms.ipynb#cost)", "[a](papers/stanh/forms.ipynb#cost)"), ("RESULTS.md", "![a](figures/b.png)", "![a](figures/b.png)")])
+def test_links_of_a_file_that_is_a_page(build, file, text, want): assert build.relinked(text, build.BESIDE[file], file) == want
+
+
+def test_the_tour_comes_first_and_the_front_page_says_where_to_start(pages):
+    import json
+    front = ["".join(c["source"]) for c in json.loads(pages["index.ipynb"])["cells"]]
+    assert re.findall(r"(?m)^00_tour$|^[a-z]+/index$", "\n".join(front))[0] == "00_tour"
+    cards = next(text for text in front if "{container} cards" in text)
+    assert [re.search(rf"\[{name}\]\((\S+)\)", cards)[1] in pages for name in ("Get started", "Reproduce", "Train", "API")] == [True] * 4
 
 
 @pytest.mark.parametrize("text, want", [("uint8 [H, W] of a_b", r"uint8 \[H, W\] of a\_b"), ("`a_b[0]` or *", r"`a_b[0]` or \*"), ("$HOME <x>", r"\$HOME \<x>")])
@@ -151,8 +164,8 @@ def test_links_and_pictures_resolve_and_nothing_is_fetched(parsed):
 
 @needs_sphinx
 @pytest.mark.slow
-def test_every_name_is_described_and_every_formula_is_set(site, parsed):
-    assert [f"{m}.{n}" for m, path in MODULES.items() for n in public_names(path) if f"{m}.{n}" not in parsed[site / f"api/{m}.html"].ids] == []
+def test_every_name_is_described_and_every_formula_is_set(build, site, parsed):
+    assert [f"{m}.{n}" for m, path in MODULES.items() for n in build.public_names(ast.parse(path.read_text(encoding="utf-8"))) if f"{m}.{n}" not in parsed[site / f"api/{m}.html"].ids] == []
     assert "<math" in (site / "stanh/00_quantizer.html").read_text(encoding="utf-8")
     left = {p.name: re.findall(r".{0,20}(?:\$\$|\\(?:frac|beta|sum|mathrm)\b).{0,20}", " ".join(page.prose)) for p, page in parsed.items()}
     assert {n: found for n, found in left.items() if found} == {}
