@@ -148,7 +148,7 @@ def check_writable_suffix(
 
 # %% ../nbs/ground/00_images.ipynb #2310e668
 def check_picture(
-    image,            # array, PIL image, or nested lists
+    image,            # array or PIL image
     name: str = "",   # what to call it in an error
 ) -> np.ndarray:      # picture, uint8 (H, W, 3)
     """A picture as every codec here takes it; raises `StanhlicError` if it is none, and says how to make it one."""
