@@ -3,11 +3,12 @@ PYTHON  ?= python3
 BIN     := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TESTS   ?= tests
+PROFILE ?= compact
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
-.PHONY: help setup demo test export clean readme hero figures docs check
+.PHONY: help setup demo quick test slow lint export clean readme hero figures docs check weights
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -29,8 +30,17 @@ $(VENV)/.stamp: settings.ini setup.py pyproject.toml constraints.txt
 demo: setup  ## compress, decode and measure real files: a figure and the numbers behind it (minutes)
 	$(BIN)/stanhlic reproduce stanh/rd_kodak --profile compact --force
 
-test: setup  ## all tests, notebooks included (minutes); TESTS=tests/test_house_rules.py for some
+quick: setup  ## house rules and units, on every change (a minute)
+	$(BIN)/python -m pytest -m "not long" $(TESTS)
+
+test: setup  ## all tests, notebooks included (minutes); TESTS=tests/test_cli.py for some
 	$(BIN)/python -m pytest $(TESTS)
+
+slow: setup  ## all tests and those that take minutes each
+	$(BIN)/python -m pytest --slow $(TESTS)
+
+lint: setup  ## ruff over package, tests and tools
+	$(BIN)/ruff check
 
 export: setup  ## notebooks -> stanhlic/
 	$(BIN)/nbdev-export
@@ -38,7 +48,8 @@ export: setup  ## notebooks -> stanhlic/
 clean: setup  ## strip notebooks of counts and metadata
 	$(BIN)/nbdev-clean
 
-readme: setup  ## run nbs/index.ipynb, then nbs/index.ipynb -> README.md
+readme: setup  ## run nbs/index.ipynb -> README.md; the numbers behind the figures -> RESULTS.md
+	$(BIN)/python tools/results.py
 	$(BIN)/python tools/readme.py --run
 
 hero: setup  ## the picture on the front page, from the shipped weights
@@ -47,10 +58,14 @@ hero: setup  ## the picture on the front page, from the shipped weights
 figures: setup  ## every table and figure of nbs/papers/papers.yaml, from the shipped weights
 	$(BIN)/stanhlic reproduce --profile compact
 
+weights: setup  ## train every model that ships, from nothing, one run a stage (days on a CPU; resumes where it was)
+	@$(BIN)/python -c "import snakemake" 2>/dev/null || $(BIN)/pip install -c constraints.txt -e ".[cluster]"
+	$(BIN)/snakemake --snakefile workflow/Snakefile --cores 2 --rerun-triggers input --config profile=$(PROFILE) -- weights
+
 docs: setup  ## the site, from the notebooks, in docs/_build/html
 	@$(BIN)/python -c "import furo, latex2mathml, myst_nb" 2>/dev/null || $(BIN)/pip install -q -c constraints.txt -e ".[docs]"
 	@$(BIN)/python docs/build.py
 
-check: export clean  ## what must be in step before a commit
+check: export clean lint  ## what must be in step before a commit
 	$(BIN)/python tools/readme.py
 	$(BIN)/python -m pytest tests/test_house_rules.py

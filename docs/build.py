@@ -19,8 +19,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import nbformat  # noqa: E402
 from readme import directives, kept  # noqa: E402
-from stanhlic.lab.records import table  # noqa: E402
-from stanhlic.lab.reproduce import list_items, overview  # noqa: E402
+from stanhlic.lab.tables import table  # noqa: E402
+from stanhlic.lab.reproduce import as_text, list_items, overview  # noqa: E402
 from stanhlic.modelfile import inspect_weights# noqa: E402
 
 ROOMS = {
@@ -107,14 +107,14 @@ def notebooks(pages, items, rows):
 
 
 def measured_here(nb, item, rows, page):
-    """The verdicts of an item under the kept figure that its notebook begins with; without one, figure and verdicts at the end."""
+    """How an item is made, under the kept figure and numbers that its notebook begins with; without a figure, verdicts at the end."""
     up = relpath(".", Path(page).parent)
     pictures = [f"{up}/{o}" for o in item["outputs"] if o.endswith(".png") and (ROOT / o).is_file()]
     own = [k for k, c in enumerate(nb.cells) if c.cell_type == "markdown" and any(f"]({p})" in c.source for p in pictures)]
     run = f"`stanhlic reproduce {item['id']} --profile {list(item['parameters'])[-1]}`"
-    text = [claims(without_item(rows)), f"Made by {run}. See it among the {{ref}}`claims and verdicts <{label(item)}>`."]
-    if own: nb.cells.insert(own[0] + 1, nbformat.v4.new_markdown_cell("\n\n".join(text)))
-    else: added(nb, "\n\n".join(["## Measured here", *([f"![{item['title']}]({p})" for p in pictures] or ["No figure of this item is kept yet."]), *text]))
+    made = f"Made by {run}. See it among the {{ref}}`claims and verdicts <{label(item)}>`."
+    if own: nb.cells.insert(own[0] + 2, nbformat.v4.new_markdown_cell(made))
+    else: added(nb, "\n\n".join(["## Measured here", *([f"![{item['title']}]({p})" for p in pictures] or ["No figure of this item is kept yet."]), claims(without_item(rows)), made]))
 
 
 def beside(name): return (ROOT / name).is_file()
@@ -154,7 +154,7 @@ def heading(item):
 
 def registry(pages, items, rows):
     """The table of all claims, then every item."""
-    text = ["# Claims and verdicts", "Every table and figure, what it claims, and whether the claim held here. The rule was fixed before the measurement. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
+    text = ["# Claims and verdicts", "Every table and figure, what it claims, and whether the claim held here. Of each rule it says whether it was written before or after the first measurement that it judges. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
             "## At a glance", claims([dict(r, item="" if k else f"[{name}](#{label({'id': name})})") for name, part in rows.items() for k, r in enumerate(part)])]
     for paper, group in groupby(items, lambda i: i["paper"]):
         text.append(f"## {PAPERS.get(paper, paper)}")
@@ -363,7 +363,7 @@ def api(pages):
 def write(source):
     """All pages and pictures into a new folder."""
     items, pages, rows = list_items(), {}, {}
-    for r in overview(ROOT): rows.setdefault(r["item"], []).append(r)
+    for r in overview(ROOT): rows.setdefault(r["item"], []).append({"item": r["item"], **as_text(r)})
     pages |= {page: relinked((ROOT / file).read_text(encoding="utf-8"), page, file) for file, page in BESIDE.items() if beside(file)}
     rooms(pages, notebooks(pages, items, rows), items)
     for part in (registry, gallery): part(pages, items, rows)

@@ -4,8 +4,13 @@
 
 from functools import lru_cache as _lru_cache
 from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPES
 
 from .errors import CutFile, CutFileWarning, DamagedFile, NotEnoughMemory, OutOfReach, StanhlicError, WrongModel
+
+if _TYPES:
+    import numpy
+    from .codec import Codec
 
 __version__ = "0.2.0"
 DEFAULT_MODEL = "stanh-zou22-compact"  # of `load`, `encode` and the command line
@@ -31,7 +36,7 @@ def load(
     name_or_path=None,        # model's name or file; default: `DEFAULT_MODEL`
     device="auto",            # auto, cpu, cuda, cuda:N, or a `torch.device`
     precision: str = "fp32",  # of the networks from which nothing is decoded: "fp32" or "bf16"
-) -> "stanhlic.codec.Codec":
+) -> "Codec":
     """A model as a codec: `codec.encode(image, quality)`, `codec.decode(data)`. Raises `StanhlicError` for a model or a device that is not here."""
     from .zoo import load_codec
     return load_codec(DEFAULT_MODEL if name_or_path is None else name_or_path, device, precision)

@@ -446,7 +446,7 @@ def _fetch(name: Annotated[Optional[str], typer.Argument(metavar="NAME", help="D
     typer.echo(_table(rows, ("name", "state", "files", "size", "title")))
 
 @app.command("bench")
-def _bench(as_json: Json = False):
+def _bench(as_json: Json = False, device: Device = "cpu"):
     """Time the codecs on this machine.
 
     Transforms, entropy coding and memory apart. Ratios within one run mean something; seconds of two machines do not compare.
@@ -457,7 +457,7 @@ def _bench(as_json: Json = False):
       stanhlic bench --json > bench.json
     """
     _zoo()
-    importlib.import_module("stanhlic.lab.bench").run(as_json)
+    importlib.import_module("stanhlic.lab.bench").run(as_json, device=device)
 
 def _system(name):
     "The training module of a system"
@@ -506,41 +506,54 @@ def _train(
     path = room.run(stage, profile=profile, data=data, out=out, init=init, resume=resume, device=device, set=list(overrides or []))
     if first: typer.echo(f"{path}: {_size(path.stat().st_size)}")
 
+def _measured(row, entry, alone):
+    "What one run of an item left, as text; of a smoke run also the first rows that it measured"
+    from stanhlic.lab.curves import figure_numbers
+    from stanhlic.lab.reproduce import as_text, first_table, verdicts
+    from stanhlic.lab.tables import lines
+    numbers = next((figure_numbers(p) for p in row["outputs"] if p.endswith(".json")), None) or {}
+    told = [as_text(v) for v in verdicts(entry, numbers)] if numbers else []
+    rows = first_table(numbers)[:12] if row["outcome"] == "smoke" and alone else []
+    parts = [f"{entry['id']}, {'smoke run: it shows that the code runs, and decides nothing' if row['outcome'] == 'smoke' else numbers.get('kind')}"]
+    for part in (rows, told):
+        if part: head, *body = lines(part); parts.append(_table(body, head))
+    return "\n".join(parts) if rows or told else None
+
 @app.command("reproduce")
 def _reproduce(
     item: Annotated[Optional[str], typer.Argument(metavar="ITEM", help="Item as --list names it; all of them if not given.")] = None,
     profile: Annotated[str, typer.Option(metavar="P", help="smoke (seconds), compact (shipped models) or paper (full size).")] = "smoke",
     show: Annotated[bool, typer.Option("--list", help="List the items and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
-    touch: Annotated[bool, typer.Option("--touch", help="Run nothing: declare that what changed since moved no number.")] = False,
+    settings: Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Change one parameter of the item's notebook; may be repeated.")] = None,
 ):
     """Run the notebook behind a table or figure of the papers.
 
-    The executed notebook is kept in ./runs, the picture and its numbers in ./figures. An item whose notebook, parameters, code,
-    weights, data and inputs are those that made it is not run again; --list says which of them changed.
+    The executed notebook is kept in ./runs, the picture and its numbers in ./figures; a smoke run and one with --set leave theirs in
+    ./runs/figures. An item is not run again while weights, parameters, notebook and inputs are those that made its numbers; --list
+    says which differ, and ends with how many claims hold.
 
     \b
     Examples:
       stanhlic reproduce --list
       stanhlic reproduce stanh/rd_kodak --profile compact
-      stanhlic reproduce --profile smoke
+      stanhlic reproduce stanh/rd_kodak --set n_images=4 --set qualities=0,100
     """
-    from stanhlic.lab.reproduce import find_item, list_items, outdated, reproduce, shown, verdicts
+    from stanhlic.lab.reproduce import find_item, list_items, outdated, reproduce, tally
     if show:
         items = [find_item(item)] if item else list_items()
         minutes = lambda e: ", ".join(f"{k} {v:g}" for k, v in (e["minutes"] or {}).items())
         changed = lambda e: ", ".join(outdated(e, "compact")) if "compact" in e["parameters"] else ""
         typer.echo(_table([(e["id"], e["status"], minutes(e), changed(e), e["title"]) for e in items], ("item", "status", "minutes", "changed since", "title")))
         for e in items: typer.echo(f"\n{e['id']}: {e['paper']}, {e['item']}\n  claim  {e['claim']}\n  needs  {e['needs']}")
+        counts = tally()
+        typer.echo("\nclaims held here, by the rules of the registry; checks of arithmetic apart, as held of all\n" + _table([tuple(str(v) for v in r.values()) for r in counts], tuple(counts[0])))
         return
-    rows = reproduce(item, profile, force=force, touch=touch)
-    typer.echo(_table([(r["id"], r["outcome"], f"{r['seconds']:.0f} s", " ".join(r["outputs"]) or r["detail"]) for r in rows], ("item", "outcome", "time", "see")))
+    rows = reproduce(item, profile, force=force, settings=settings or [])
+    see = lambda r: r["detail"] if r["outcome"] in ("needs", "left out", "failed", "up to date") else " ".join(r["outputs"]) or r["detail"]
+    typer.echo(_table([(r["id"], r["outcome"], f"{r['seconds']:.0f} s", see(r)) for r in rows], ("item", "outcome", "time", "see")))
     for r in rows:
-        if r["outcome"] == "smoke": typer.echo(f"note: {r['id']}: {r['detail']}", err=True)
-    checks = [v for r in rows if r["outcome"] in ("done", "up to date", "touched") for v in verdicts(find_item(r["id"]))]
-    value = lambda v, key: shown(v[key], v["unit"], v["digits"])
-    if checks: typer.echo("\n" + _table([(v["says"], *(value(v, key) for key in ("published", "ours", "difference")), v["rule"], v["verdict"], v["kind"] or "") for v in checks],
-                                         ("claim", "published", "ours", "difference", "held if", "held here", "kind")))
+        if r["outcome"] in ("done", "smoke", "up to date") and (text := _measured(r, find_item(r["id"]), bool(item))): typer.echo(f"\n{text}")
     failed = [r for r in rows if r["outcome"] == "failed"]
     if failed: raise StanhlicError(failed[0]["detail"] if len(failed) == 1 else f"{len(failed)} of {len(rows)} items failed: {', '.join(r['id'] for r in failed)}; see runs/")
 

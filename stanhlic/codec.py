@@ -13,8 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 import numpy as np
 import torch
-from .container import Header, Prefix, pack, unpack, unpack_prefix
-from .errors import CutFile, CutFileWarning, DamagedFile, OutOfReach, StanhlicError, WrongModel
+from .container import Header, pack, unpack, unpack_prefix
+from .errors import CutFileWarning, OutOfReach, StanhlicError, WrongModel
 from .images import check_memory, check_picture, pad, to_array, to_tensor
 from .metrics import bpp, bytes_within, one_target, psnr
 from .modelfile import Weights, resolve_device, restore

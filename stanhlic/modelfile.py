@@ -5,10 +5,10 @@ import json
 import math
 import os
 import re
-import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from .container import KINDS
 from .errors import DamagedFile, StanhlicError
@@ -108,7 +108,7 @@ def _read_head(path):
     except FileNotFoundError as e: raise StanhlicError(f"{path}: no such model file") from e
     except OSError as e: raise StanhlicError(f"{path}: cannot be read ({e.strerror or e})") from e
     except StanhlicError: raise
-    except (ValueError, RecursionError): raise refusal
+    except (ValueError, RecursionError) as e: raise refusal from e
     if not isinstance(head, dict): raise refusal
     return head
 

@@ -1,4 +1,6 @@
 """What the tests share: the command line as a user runs it, and a picture that is always there."""
+import contextlib
+import io
 import json
 import os
 import re
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,19 +26,37 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 def pytest_addoption(parser): parser.addoption("--slow", action="store_true", help="also run what takes minutes")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--slow"): return
-    left_out = pytest.mark.skip(reason="takes minutes; give --slow")
+    """Long tests begin; a file's tests share a worker, and so its fixtures, where they name no group of their own."""
+    items.sort(key=lambda item: not item.get_closest_marker("long"))
     for item in items:
-        if "slow" in item.keywords: item.add_marker(left_out)
+        if not item.get_closest_marker("xdist_group"): item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if item.get_closest_marker("slow") and not config.getoption("--slow"): item.add_marker(pytest.mark.skip(reason="takes minutes; give --slow"))
+
+
+def called(*words, cwd=None):
+    """The command line in this process; what it returns looks like a process of its own."""
+    from stanhlic.cli import main
+    out, err, end = io.StringIO(), io.StringIO(), None
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["stanhlic", *map(str, words)])
+        if cwd: patch.chdir(cwd)
+        try: main()
+        except SystemExit as e: end = e
+    return subprocess.CompletedProcess(words, end.code or 0, out.getvalue(), err.getvalue())
+
+
+def started(*words, **kwargs):
+    """The command line in a process of its own."""
+    command = [sys.executable, "-c", "from stanhlic.cli import main; main()", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, **kwargs)
 
 
 @pytest.fixture(scope="session")
 def cli():
-    """`cli("info", path)` runs the command line in a process of its own and returns it completed (stdout, stderr, returncode)."""
-    def run(*args, timeout=120, **kwargs):
-        command = [sys.executable, "-c", "from stanhlic.cli import main; main()", *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **kwargs)
+    """`cli("info", path)` runs the command line and gives stdout, stderr, returncode; `fresh=True` or `env=` in a process of its own, which costs seconds."""
+    def run(*words, fresh=False, **kwargs): return (started if fresh or "env" in kwargs else called)(*words, **kwargs)
     return run
 
 

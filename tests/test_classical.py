@@ -10,7 +10,8 @@ from stanhlic.lab.classical import CODECS, available, decode, encode, measure, s
 from stanhlic.datasets import sample_photograph
 from stanhlic.errors import StanhlicError
 from stanhlic.metrics import psnr
-from stanhlic.lab.plots import Curve, from_results, plot_rd, save_figure
+from stanhlic.lab.curves import Curve, from_results
+from stanhlic.lab.plots import plot_rd, save_figure
 
 NAMES = [n for n in CODECS if available(n)]
 

@@ -193,7 +193,7 @@ def test_runs_of_a_stage_are_found(tmp_path, folders, stage, said):
 
 
 def test_selftest(cli, models):
-    text = ok(cli("selftest", "--device", "cpu", timeout=600))
+    text = ok(cli("selftest", "--device", "cpu"))
     assert "tiny" in text and "FAILED" not in text
 
 

@@ -1,18 +1,13 @@
 """Files that may be cut, through the command line: layers and progressive files compressed, cut, damaged, decoded and looked at."""
-import contextlib
-import io
 import json
 import os
-import sys
 import warnings
 from dataclasses import asdict, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from stanhlic.cli import main
 from stanhlic.codec import codec_class
 from stanhlic.container import KINDS
 from stanhlic.images import read_image, write_image
@@ -42,15 +37,7 @@ def known(models, tmp_path_factory):
 
 
 @pytest.fixture
-def run(known):
-    """`run("info", path)`: the command line in this process; what it returns looks like a process of its own."""
-    def call(*words):
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            patch.setattr(sys, "argv", ["stanhlic", *map(str, words)])
-            with pytest.raises(SystemExit) as end: main()
-        return SimpleNamespace(returncode=end.value.code or 0, stdout=out.getvalue(), stderr=err.getvalue())
-    return call
+def run(known, cli): return cli
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NBS, LIB = ROOT / "nbs", ROOT / "stanhlic"
 ROOMS = {"stanh", "rnn", "progressive"}                              # they do not know each other
-ON_TOP = {"zoo", "evaluate", "view", "cli"}
+TOP = {"", "zoo", "evaluate", "view", "cli", "pillow"}               # "" is the face
 HEAVY = ("torch", "torchvision", "torch_geometric", "compressai", "matplotlib.pyplot")
 
 NOTEBOOKS = [p for p in sorted(NBS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
@@ -114,6 +114,24 @@ def test_every_public_name_is_exercised_where_it_is_defined(name):
     assert [n for n in (public_names(module) if module else []) if not re.search(rf"\b{n}\b", lessons)] == []
 
 
+DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson", "rand_like", "randn_like", "randint_like",
+         "normal_", "uniform_", "random_", "exponential_", "bernoulli_"}
+
+
+def lessons(name): return [ast.parse(plain(s)) for s in code(name) if not exported(s) and "default_exp" not in s and not s.startswith("%%")]
+def calls(tree): return [(ast.unparse(n.func), n) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_lessons_that_draw_are_seeded(name):
+    """A notebook whose lessons use torch calls `torch.manual_seed` in the first of them; numpy draws from `default_rng(seed)` alone."""
+    trees = lessons(name)
+    loose = [f for t in trees for f, n in calls(t) if re.fullmatch(r"(np|numpy)\.random\.\w+", f) and not (f.endswith(".default_rng") and n.args) or re.fullmatch(r"random\.\w+", f)]
+    assert loose == [], "np.random.default_rng(0) draws the same every time"
+    drawn = [f for t in trees for f, n in calls(t) if "." in f and f.split(".")[-1] in DRAWS and "rng" not in f and not any(k.arg == "generator" for k in n.keywords)]
+    if drawn: assert any(f == "torch.manual_seed" for f, _ in calls(trees[0])), f"{drawn[0]} draws; the notebook's first lesson cell calls torch.manual_seed(0)"
+
+
 # %% notebooks, package and front page in step
 
 @pytest.fixture(scope="module")
@@ -146,6 +164,12 @@ def test_readme_is_the_index():
     assert done.returncode == 0, done.stderr
 
 
+def test_results_are_the_kept_numbers():
+    """RESULTS.md and the kept table in each paper notebook."""
+    done = subprocess.run([sys.executable, ROOT / "tools/results.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_settings_and_pyproject_agree():
     ini = ConfigParser(delimiters=["="])
     ini.read(ROOT / "settings.ini")
@@ -172,27 +196,74 @@ def test_every_requirement_is_pinned():
 
 # %% what imports what
 
-def imports(path):
-    """Full names of the modules that a file of the package imports, anywhere in it."""
+def name_of(path): return ".".join(["stanhlic", *path.relative_to(LIB).with_suffix("").parts]).removesuffix(".__init__")
+
+
+MODULES = {name_of(p): p for p in sorted(LIB.rglob("*.py")) if p.name != "_modidx.py"}
+
+
+def imported(tree, path):
+    """Full names that nodes of a file of the package import: `stanhlic.images.read_image`, `torch.nn`."""
     package = ["stanhlic", *path.relative_to(LIB).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in tree:
         if isinstance(node, ast.Import): yield from (a.name for a in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[:len(package) - node.level + 1]) if node.level else ""
             stem = ".".join(o for o in (base, node.module) if o)
             yield from (f"{stem}.{a.name}" for a in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("import_module", "importlib.import_module") and isinstance(node.args[0], ast.Constant): yield node.args[0].value
 
 
-def rooms(path): return {n.split(".")[1] for n in imports(path) if n.startswith("stanhlic.")} & ROOMS
+def outside_functions(node):
+    """Nodes that run when a module is imported."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)): yield from outside_functions(child)
 
 
-def test_ground_floor_knows_no_room():
-    assert {p.name: rooms(p) for p in LIB.glob("*.py") if p.stem not in ON_TOP and rooms(p)} == {}
+@cache
+def imports(path, at_import=False):
+    """Names that a file of the package imports, anywhere in it or only when it is imported itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return set(imported(outside_functions(tree) if at_import else ast.walk(tree), path))
 
 
-def test_rooms_do_not_know_each_other():
-    files = [p for room in ROOMS for p in (LIB / room).rglob("*.py")]
-    assert {str(p): rooms(p) for p in files if rooms(p) - {p.relative_to(LIB).parts[0]}} == {}
+def modules(path, at_import=False):
+    """Those of the package's modules among them."""
+    for name in imports(path, at_import):
+        found = name if name in MODULES else name.rpartition(".")[0]
+        if found in MODULES and found != "stanhlic": yield found
+
+
+def floor(name):
+    """`errors` -> ground, `stanh.codec` -> stanh, `zoo` -> top, `lab.plots` -> lab."""
+    first = (name.split(".") + [""])[1]
+    return first if first in (*ROOMS, "lab") else "top" if first in TOP else "ground"
+
+
+MAY_IMPORT = {"ground": {"ground"}, **{room: {room, "ground"} for room in ROOMS}, "top": {"top", "ground", *ROOMS, "lab"}, "lab": {"lab", "top", "ground", *ROOMS}}
+
+
+BY_NAME = {(f"stanhlic.{room}.training", "stanhlic.zoo") for room in ROOMS}  # a run may start from a model that is known by name
+
+
+def test_every_floor_stands_on_those_below():
+    """The ground floor knows no room, a room only the ground floor; what is on top and in the lab may use everything."""
+    wrong = {(name, other) for name, path in MODULES.items() for other in modules(path) if floor(other) not in MAY_IMPORT[floor(name)]} - BY_NAME
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("at_import", [True, False], ids=["on import", "inside functions too"])
+def test_no_import_runs_in_a_circle(at_import):
+    graph, done, way = {name: sorted(set(modules(path, at_import)) - {name}) for name, path in MODULES.items()}, set(), []
+
+    def visit(name):
+        assert name not in way, " -> ".join([*way[way.index(name):], name])
+        if name in done: return
+        way.append(name)
+        for other in graph[name]: visit(other)
+        done.add(way.pop())
+    for name in graph: visit(name)
 
 
 def test_fastcore_stays_in_the_notebooks():

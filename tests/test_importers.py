@@ -105,7 +105,7 @@ def spread(net):
     for conv, feature, wanted in ((net.g_a[7], lambda: net.g_a(x), 5.), (net.h_a[8], lambda: net.h_a(net.g_a(x)), 5.)):
         factor = wanted / feature().std()
         for p in (conv.weight, conv.bias): p.mul_(factor)
-    for i, net_i in enumerate(net.cc_scale_transforms): net_i[-1].bias.uniform_(2., 9.)
+    for net_i in net.cc_scale_transforms: net_i[-1].bias.uniform_(2., 9.)
     for p in net.entropy_bottleneck.parameters(): p.add_(0.1 * torch.randn_like(p))
     return net.eval()
 

@@ -1,50 +1,38 @@
-"""Every library notebook and the front page run from top to bottom, each in a process of its own, two at a time.
+"""Every library notebook and the front page run from top to bottom, each in a process of its own.
 
 Paper and training notebooks run through papermill, in tests of their own. `STANHLIC_TEST_FLAGS="slow weights"` adds the
 cells under those flags. The notebooks write nothing into the repository."""
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parent.parent
-APART = {"papers", "train"}
-LIMIT = 240  # seconds for one notebook
-NOTEBOOKS = [p for p in sorted((ROOT / "nbs").rglob("*.ipynb"))
-             if not (APART | {".ipynb_checkpoints"}) & set(p.relative_to(ROOT / "nbs").parts)]
-NAMES = [str(p.relative_to(ROOT / "nbs")) for p in NOTEBOOKS]
-
+APART = {"papers", "train", ".ipynb_checkpoints"}
+NAMES = sorted(str(o) for p in (ROOT / "nbs").rglob("*.ipynb") if not APART & set((o := p.relative_to(ROOT / "nbs")).parts))
+LONGEST = ("training", "tour", "index", "codec", "model")  # those that train and encode begin, so that no worker ends with one alone
+NAMES.sort(key=lambda name: next((i for i, word in enumerate(LONGEST) if word in name), len(LONGEST)))
 
 RUN = """
 import sys, tomllib
 from pathlib import Path
 from nbdev.test import test_nb
 skipped = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["nbdev"]["tst_flags"].split()
-passed, _ = test_nb(Path(sys.argv[1]).absolute(), skip_flags=skipped, force_flags=sys.argv[2:], basepath=Path.cwd())
+passed, _ = test_nb(Path(sys.argv[1]).absolute(), skip_flags=skipped, force_flags=sys.argv[2:], basepath=Path.cwd(), cell_timeout=None)
 sys.exit(not passed)
 """
 
 
-def execute(name):
-    """Run one notebook; the completed process, its traceback on standard error."""
+def left(): return {p for folder in ("nbs", "figures") for p in (ROOT / folder).rglob("*") if ".ipynb_checkpoints" not in p.parts}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in NAMES])
+def test_notebook(name):
+    before = left()
     flags = os.environ.get("STANHLIC_TEST_FLAGS", "").split()
-    return subprocess.run([sys.executable, "-c", RUN, f"nbs/{name}", *flags], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT,
-                          env=os.environ | {"MPLBACKEND": "agg"})
-
-
-@pytest.fixture(scope="module")
-def running(request):
-    """The selected notebooks, all under way, two at a time."""
-    chosen = [item.callspec.params["name"] for item in request.session.items if item.function is test_notebook]
-    with ThreadPoolExecutor(2) as pool:
-        yield {name: pool.submit(execute, name) for name in chosen}
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_notebook(name, running):
-    done = running[name].result()
+    done = subprocess.run([sys.executable, "-c", RUN, f"nbs/{name}", *flags], cwd=ROOT, capture_output=True, text=True, env=os.environ | {"MPLBACKEND": "agg"})
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-6000:]
+    assert left() <= before, "a notebook writes into a temporary folder"

@@ -9,7 +9,7 @@ from pathlib import Path
 import papermill
 import pytest
 
-from stanhlic.lab.reproduce import _execute, list_items
+from stanhlic.lab.reproduce import BESIDE, _execute, list_items
 from stanhlic.modelfile import inspect_weights, load_weights
 from stanhlic.zoo import list_models
 
@@ -69,6 +69,7 @@ def test_derivations(run, tmp_path, tiny):
     assert round(found["bd_rate"]["learned against manual steps"]["published_cubic"]["value"], 1) == -4.6
     assert round(found["bd_rate"]["derivations against fixed-rate references"]["published_cubic"]["value"], 1) == 2.5
     assert len(list((tmp_path / "runs" / "references").rglob("fixed-1x2x64-*.safetensors"))) == 1
+    assert found["made_by"]["weights"] == {"tiny": inspect_weights(tiny)["fingerprint"]} and found["made_by"]["data"]["images"] == 1
 
 
 def test_forms(run, tmp_path, tiny):
@@ -83,7 +84,7 @@ SMALL = {  # item -> (parameters beside `out`, kind of its numbers)
     "stanh/anchors": (dict(ours=str(FIGURES / "stanh" / "derivations.json")), "drawn"),
     "stanh/architecture": (dict(model="tiny"), "drawn"),
     "stanh/beta_schedules": (dict(model="tiny", schedules=["gap"], steps=1, device="cpu"), "smoke"),
-    "stanh/coding_time": (dict(bench=str(FIGURES / "bench" / "bench.json")), "full"),
+    "stanh/coding_time": (dict(bench=str(FIGURES / "bench" / "bench.json")), "random"),
     "stanh/data_sets": (dict(ours=str(FIGURES / "stanh" / "rd_kodak.json")), "drawn"),
     "stanh/interpolation": (dict(model="tiny", between=1, targets=[0.5], device="cpu"), "smoke"),
     "stanh/interpolation_trap": (dict(), "drawn"),
@@ -112,7 +113,9 @@ def test_item(made, item):
     found = made(item)
     assert found["kind"] == SMALL[item][1] and isinstance(found["claims"], list)
     if found["kind"] == "smoke": assert found["claims"] == []
-    assert all({"what", "published"} < set(c) for c in found["claims"])
+    assert all("what" in c and len(c) > 1 for c in found["claims"])
+    made = found["made_by"]
+    assert made["parameters"]["n_images" if "n_images" in made["parameters"] else next(iter(made["parameters"]))] is not None and len(made["notebook"]) == 16
 
 
 ALONE = ("stanh/rd_kodak", "stanh/derivations", "stanh/forms", "stanh/quantizer_curves")  # tested one by one above
@@ -130,7 +133,8 @@ def test_other_items_run_as_they_are(run, tmp_path, item):
 @pytest.mark.parametrize("item, check", [(e["id"], c) for e in list_items() if e["id"] in SMALL for c in e.get("checks", [])], ids=lambda v: v if isinstance(v, str) else v["says"][:30])
 def test_checks_point_at_numbers_that_the_item_leaves(made, item, check):
     found = made(item)
-    for path in (check["ours"], *([check["published"][1:]] if str(check.get("published")).startswith("@") else [])):
+    beside = [str(check.get(b, ""))[1:] for b in BESIDE if str(check.get(b, "")).startswith("@")]
+    for path in (check["ours"], *beside, *([check["spread"]] if "spread" in check else [])):
         at = found
         for key in path.split("/"): assert isinstance(at, (dict, list)); at = at[int(key)] if isinstance(at, list) else at[key]
 

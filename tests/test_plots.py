@@ -9,7 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from stanhlic.lab.plots import COLOURS, Curve, colour, plot_rd, style
+from stanhlic.lab.curves import Curve
+from stanhlic.lab.plots import COLORS, color, place_of, plot_rd, style
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 SEES = {  # linear RGB as people with full deuteranopia and protanopia see it (Machado, Oliveira and Fernandes 2009), and as others do
@@ -31,11 +32,11 @@ def apart(a, b): return min(np.linalg.norm(lab(a, sees) - lab(b, sees)) for sees
 
 @pytest.mark.parametrize("methods", [("rnn-hyper", "rnn-no-hyper", "bmshj2018-hyperprior", "mbt2018", "stanh", "jpeg2000"), ("stanh-1a-a40", "stanh-1a-a60", "vtm-rebuttal", "evc", "scr", "dcvc-intra"),
                                      ("stanh", "rnn", "progressive"), ("stanh", "stanh-fixed", "stanh-manual")], ids=" ".join)
-def test_colours_of_one_figure_differ(methods):
-    assert {(a, b): round(apart(colour(a), colour(b))) for a, b in itertools.combinations(methods, 2) if apart(colour(a), colour(b)) < 15} == {}
+def test_colors_of_one_figure_differ(methods):
+    assert {(a, b): round(apart(color(a), color(b))) for a, b in itertools.combinations(methods, 2) if apart(color(a), color(b)) < 15} == {}
 
 
-def test_colours_are_readable(): assert all(len(c) == 7 and c[0] == "#" and lab(c, SEES["others"])[0] < 82 for c in COLOURS.values())
+def test_colors_are_readable(): assert all(len(c) == 7 and c[0] == "#" and lab(c, SEES["others"])[0] < 82 for c in COLORS.values())
 
 
 def stored():
@@ -76,5 +77,18 @@ def test_curves_that_end_together_get_one_word():
     ax, _ = plot_rd([Curve("stanh", "full", r, [27.5, 30, 31.8]), Curve("vtm", "published", r, [27, 30, 32], source="x")])
     assert list(ax.texts) == []
     ax, _ = plot_rd([Curve("rnn", "compact", r, [27.5, 30, 31.8])])
-    assert ax.texts[0].get_color() == colour("rnn")
+    assert ax.texts[0].get_color() == color("rnn")
     plt.close("all")
+
+
+def test_a_smoke_run_takes_the_place_of_no_other_numbers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stem = Path("figures/stanh/rd_kodak")
+    assert place_of(stem, "smoke") == stem  # nothing is there yet
+    stem.parent.mkdir(parents=True)
+    for kind, where in (("smoke", stem), ("compact", Path("runs") / stem), ("drawn", Path("runs") / stem)):
+        stem.with_suffix(".json").write_text(json.dumps({"kind": kind}))
+        if where == stem: assert place_of(stem, "smoke") == stem
+        else:
+            with pytest.warns(UserWarning, match=f"holds numbers of kind {kind}, .* written to runs"): assert place_of(stem, "smoke") == where
+        assert place_of(stem, "compact") == stem

@@ -12,7 +12,7 @@ from stanhlic.backbone import rate
 from stanhlic.errors import StanhlicError
 from stanhlic.images import to_tensor
 from stanhlic.stanh.codec import StanhCodec
-from stanhlic.stanh.model import RatePoint, StanhModel, rounding_point
+from stanhlic.stanh.model import StanhModel, rounding_point
 from stanhlic.stanh.plugin import HostConfig, build_host, host, import_compressai, prior_of
 
 KINDS = ("MeanScaleHyperprior", "ScaleHyperprior")

@@ -5,7 +5,8 @@ from collections import defaultdict
 import pytest
 
 from stanhlic.errors import StanhlicError
-from stanhlic.lab.records import against, archive, percent, published, published_folder
+from stanhlic.lab.curves import against, archive, published, published_folder
+from stanhlic.lab.tables import percent
 
 FILES = sorted(published_folder().glob("*.csv"))
 FIELDS = ["method", "dataset", "metric", "bpp", "value", "kind", "source"]

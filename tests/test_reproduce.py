@@ -7,7 +7,9 @@ import pytest
 
 from stanhlic.container import VERSIONS
 from stanhlic.errors import StanhlicError
-from stanhlic.lab.reproduce import ORIGINS, PROFILES, check_parameters, list_items, outdated, overview, papers_folder, reproduce, run_item, shown, state_of, verdicts
+from stanhlic.lab.reproduce import (ARITHMETIC, PROFILES, SIZES, as_text, check_parameters, defaults, find_item, kept_numbers, list_items, other_weights, outdated, overview, papers_folder,
+                                     read_setting, reproduce, run_item, state_of, tally, verdicts)
+from stanhlic.lab.tables import shown
 from stanhlic.modelfile import inspect_weights
 
 ITEMS = list_items()
@@ -37,39 +39,68 @@ def test_every_paper_notebook_is_registered():
 def test_notebook_knows_the_parameters(entry, profile): check_parameters(entry, profile)
 
 
+ROOT = papers_folder().parent.parent
+
+
 @pytest.mark.parametrize("entry", [e for e in RUNNABLE if e.get("checks")], ids=lambda e: e["id"])
 def test_checks_find_their_numbers(entry):
     """Where an item was run at more than smoke size, each check finds a value of the right kind."""
-    path = papers_folder().parent.parent / next(o for o in entry["outputs"] if o.endswith(".json"))
-    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")).get("kind") == "smoke": pytest.skip("was not run at compact or full size yet")
-    rows = verdicts(entry, path.parents[2])
+    if not (numbers := kept_numbers(entry, ROOT)): pytest.skip("was not run at compact or full size yet")
+    rows = verdicts(entry, numbers)
     assert [r["says"] for r in rows if r["verdict"] == "not measured"] == []
     assert all(type(r["holds"]) in (bool, type(None)) for r in rows)
 
 
-def test_overview_has_rows_for_every_item_with_a_rule():
-    rows = overview(papers_folder().parent.parent)
-    assert {r["item"] for r in rows} == {e["id"] for e in ITEMS if e.get("checks") or not e["notebook"]} and len({tuple(r) for r in rows}) == 1
+@pytest.mark.parametrize("entry", RUNNABLE, ids=lambda e: e["id"])
+def test_kept_numbers_say_what_made_them(entry):
+    """Weights by name, parameters, notebook, commit and kind; and nothing that this installation has moved on from."""
+    numbers = kept_numbers(entry, ROOT)
+    made, known = numbers["made_by"], defaults(entry)
+    assert numbers["kind"] in (*SIZES, "drawn") and made["commit"] and len(made["notebook"]) == 16
+    assert set(made["parameters"]) == known.keys() - {"out", "device"}
+    if "n_images" in made["parameters"]: assert made["data"]["images"] == made["parameters"]["n_images"] and made["data"]["set"].startswith("Kodak")
+    assert all(len(bytes.fromhex(mark)) == 8 for mark in made["weights"].values())
+    for p in entry.get("inputs", []):
+        if p.startswith("figures/") and "bench" not in p: assert made["weights"].items() >= json.loads((ROOT / p).read_text(encoding="utf-8"))["made_by"]["weights"].items()
+
+
+def test_overview_and_tally_count_every_claim_once():
+    rows, counts = overview(ROOT), tally(ROOT)
+    assert {r["item"] for r in rows} == {e["id"] for e in ITEMS if e.get("checks") or not e["notebook"]}
+    assert {r["word"] for r in rows} <= {"yes", "no", "undecided", "needs", "arithmetic"}
+    assert len(rows) == sum(c[w] for c in counts for w in ("yes", "no", "undecided", "needs")) + sum(int(c["arithmetic"].split()[-1]) for c in counts)
+    assert [r["says"] for r in rows if (r["word"] == "arithmetic") != (r["kind"] in ARITHMETIC)] == []
 
 
 def test_every_verdict_says_what_its_number_is():
     """A drawn item is of no size, so each of its checks names its own; a number of another kind is never shown as measured."""
-    rows = [v for e in ITEMS for v in verdicts(e, papers_folder().parent.parent) if v["ours"] is not None]
-    assert rows and [(r["id"], r["says"]) for r in rows if r["kind"].removesuffix(", other weights") not in ORIGINS] == []
+    rows = [r for r in overview(ROOT) if r["ours"] is not None]
+    assert rows and [(r["item"], r["says"]) for r in rows if r["kind"] not in (*SIZES, *ARITHMETIC)] == []
     assert [r["says"] for r in rows if r["says"].startswith("published points") and r["kind"] != "recomputed"] == []
+    assert [r["says"] for r in rows if "full size" in r["says"] and "random" not in as_text(r)["ours is"] and r["kind"] not in ARITHMETIC] == []
+
+
+def test_authors_numbers_are_the_authors():
+    """What follows from a place in our own numbers is recomputed or counted, never published."""
+    assert [c["says"] for e in ITEMS for c in e.get("checks", []) if isinstance(c.get("published"), str)] == []
 
 
 def test_what_decides_is_shown():
     """A number that breaks its rule is not rounded onto the rule, and no claim is counted twice."""
-    rows = [v for e in ITEMS for v in verdicts(e, papers_folder().parent.parent)]
-    broken = [(shown(r["ours"], r["unit"], r["digits"]).lstrip("+").replace(".0 ", " "), r["rule"][2:]) for r in rows if r["verdict"] == "no"]
+    rows = [r for r in overview(ROOT) if r["ours"] is not None]
+    broken = [(shown(r["ours"], r["unit"], r["digits"]).lstrip("+").replace(".0 ", " "), r["held if"][2:]) for r in rows if r["verdict"] == "no"]
     assert [pair for pair in broken if pair[0] == pair[1]] == []
     measured = [r["ours"] for r in rows if isinstance(r["ours"], float) and r["kind"] in ("full", "compact") and r["ours"] != 0]
     assert len(measured) == len(set(measured))
 
 
-def notebook(path, parameters, code):
-    cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
+def test_every_timing_is_decided_by_its_spread():
+    timed = [c for e in ITEMS for c in e.get("checks", []) if any(w in c["says"] for w in ("coder's share", "takes longer", "trains faster"))]
+    assert len(timed) == 4 and all("spread" in c for c in timed)
+
+
+def notebook(path, parameters, code, prose=""):
+    cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code), nbformat.v4.new_markdown_cell(prose)]
     cells[0].metadata.tags = ["parameters"]
     nb = nbformat.v4.new_notebook(cells=cells)
     nb.metadata.kernelspec = {"name": "python3", "display_name": "python3", "language": "python"}
@@ -93,7 +124,7 @@ def registry(tmp_path, monkeypatch):
 
 def test_a_failure_does_not_stop_the_others(registry):
     rows = reproduce(folder=registry, progress=False)
-    assert [r["outcome"] for r in rows] == ["failed", "done"] and rows[0]["detail"].startswith("toy/bad failed: ValueError: last line; see runs")
+    assert [r["outcome"] for r in rows] == ["failed", "smoke"] and rows[0]["detail"].startswith("toy/bad failed: ValueError: last line; see runs")
     assert Path("n.txt").read_text() == "1" and Path("runs/toy/good.smoke.ipynb").is_file() and Path("runs/toy/bad.smoke.ipynb").is_file()
     assert not nbformat.read(registry / "good.ipynb", 4).cells[1].outputs
 
@@ -117,10 +148,19 @@ def test_without_the_profile_an_item_is_left_out_and_if_named_refused(registry):
 @pytest.fixture
 def kept(registry):
     """`registry` with one item that leaves numbers, reads `input.txt` and takes a model."""
-    def write(model="none", code=1, **parameters):
-        notebook(registry / "kept.ipynb", "n: int = 1\nmodel: str = 'none'", f"import json, pathlib\npathlib.Path('figures').mkdir(exist_ok=True)\npathlib.Path('figures/kept.json').write_text(json.dumps(dict(kind='compact', n=n + {code})))")
+    def write(model="none", code=1, prose="", **parameters):
+        notebook(registry / "kept.ipynb", "n: int = 1  # a number\nmodel: str = 'none'\nqualities: list = [0.0]\nn_images: int = 1\nout: str = 'figures'", f"""
+import json, pathlib
+from stanhlic.lab.reproduce import list_items, state_of
+from stanhlic.zoo import list_models
+from stanhlic.lab.plots import place_of
+path = place_of(pathlib.Path(out, "kept"), "smoke" if n_images < 24 else "compact").with_suffix(".json")
+path.parent.mkdir(parents=True, exist_ok=True)
+made = state_of(list_items({str(registry)!r})[0], dict(n=n, model=model, qualities=qualities, n_images=n_images), {str(registry)!r})
+made["weights"] = {{m["name"]: m["fingerprint"] for m in list_models() if m["name"] == model}}
+path.write_text(json.dumps(dict(kind="smoke" if n_images < 24 else "compact", n=n + {code}, table=[dict(bpp=0.25)], made_by=made)))""", prose)
         entry = dict(id="toy/kept", paper="toy", item="", title="", notebook="kept.ipynb", claim="", needs="nothing", minutes={}, status="compact", inputs=["input.txt"],
-                     outputs=["figures/kept.json"], parameters={"smoke": {}, "compact": {"model": model, **parameters}}, checks=[dict(says="n", published=3.0, ours="n", at_least=3)])
+                     outputs=["figures/kept.json"], parameters={"smoke": {}, "compact": {"n_images": 24, "model": model, **parameters}}, checks=[dict(says="n", recomputed=3.0, ours="n", at_least=3, rule="before")])
         (registry / "papers.yaml").write_text(json.dumps([entry]))
         return entry
     return write
@@ -129,40 +169,70 @@ def kept(registry):
 def outcome(registry, **kw): return reproduce("toy/kept", "compact", registry, progress=False, **kw)[0]["outcome"]
 
 
-def test_up_to_date_until_something_changes(registry, kept, models):
-    kept("tiny"); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
-    assert json.loads(Path("figures/kept.json").read_text())["made_by"]["profile"] == "compact"
-    assert outcome(registry, force=True) == "done"
-    kept("tiny", n=2); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
-    kept("tiny", n=2, code=5); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
-    Path("input.txt").write_text("new"); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
-    kept("other", n=2, code=5); assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
-    Path("figures/kept.json").unlink(); assert outcome(registry) == "done"
-
-
-def test_what_changed_is_named_and_may_be_declared_to_move_no_number(registry, kept, models, monkeypatch):
+def test_up_to_date_until_something_changes_and_what_changed_is_named(registry, kept, models):
     entry = kept("tiny")
-    outcome(registry)
-    monkeypatch.setattr("stanhlic.lab.reproduce.code_mark", lambda *a: "other code")
-    monkeypatch.setattr("stanhlic.lab.reproduce.data_mark", lambda *a: "other photographs")
-    assert outdated(entry, "compact", registry) == ["code"]  # this notebook reads no photographs
-    made = json.loads(Path("figures/kept.json").read_text())["made_by"]
-    assert outcome(registry, touch=True) == "touched" and outdated(entry, "compact", registry) == []
-    now = json.loads(Path("figures/kept.json").read_text())
-    assert now["made_by"]["measured"] == made and now["made_by"]["code"] == "other code" and now["n"] == 2
-    assert outcome(registry, force=True) == "done" and "measured" not in json.loads(Path("figures/kept.json").read_text())["made_by"]
+    assert outdated(entry, "compact", registry) == ["no outputs"] and [outcome(registry), outcome(registry)] == ["done", "up to date"]
+    row, = reproduce("toy/kept", "compact", registry, progress=False)
+    assert row["detail"] == "nothing was run; --force runs it" and row["outputs"] == ["figures/kept.json"] and outcome(registry, force=True) == "done"
+    assert outdated(kept("tiny", prose="Other words."), "compact", registry) == []
+    assert outdated(kept("tiny", n=2), "compact", registry) == ["other parameters"] and [outcome(registry), outcome(registry)] == ["done", "up to date"]
+    assert outdated(kept("tiny", n=2, code=5), "compact", registry) == ["other notebook"] and [outcome(registry), outcome(registry)] == ["done", "up to date"]
+    Path("input.txt").write_text("new"); assert outdated(kept("tiny", n=2, code=5), "compact", registry) == ["other inputs"] and outcome(registry) == "done"
+    numbers = json.loads(Path("figures/kept.json").read_text())
+    numbers["made_by"]["weights"]["tiny"] = "0" * 16
+    Path("figures/kept.json").write_text(json.dumps(numbers))
+    assert other_weights(numbers) == ["tiny"] and outdated(kept("tiny", n=2, code=5), "compact", registry) == ["other weights"]
+    assert [outcome(registry), outcome(registry)] == ["done", "up to date"]
 
 
-def test_nothing_to_declare_is_a_failure(registry, kept, models):
-    kept("tiny")
-    row, = reproduce("toy/kept", "compact", registry, progress=False, touch=True)
-    assert row["outcome"] == "failed" and "run it without --touch" in row["detail"] and not Path("figures").exists()
+def test_smoke_runs_and_changed_parameters_leave_the_kept_numbers_alone(registry, kept, models):
+    kept("tiny", n=4)
+    assert outcome(registry) == "done"
+    before = Path("figures/kept.json").read_bytes()
+    row, = reproduce("toy/kept", "smoke", registry, progress=False)
+    assert (row["outcome"], row["outputs"]) == ("smoke", ["runs/figures/kept.json"]) and json.loads(Path("runs/figures/kept.json").read_text())["n"] == 2
+    row, = reproduce("toy/kept", "compact", registry, progress=False, settings=["n=6"])
+    assert (row["outcome"], row["outputs"]) == ("done", ["runs/figures/kept.json"]) and json.loads(Path("runs/figures/kept.json").read_text())["n"] == 7
+    row, = reproduce("toy/kept", "smoke", registry, progress=False, settings=["out=figures"])  # asked to write there, it still does not
+    assert row["outputs"] == ["runs/figures/kept.json"] and Path("figures/kept.json").read_bytes() == before
 
 
-def test_items_depend_on_their_own_room_and_on_their_photographs():
-    states = {e["id"]: state_of(e, "compact") for e in RUNNABLE if "compact" in e["parameters"]}
-    assert states["stanh/anchors"]["data"] != states["stanh/rd_kodak"]["data"] != states["stanh/derivations"]["data"]
-    assert states["stanh/rd_kodak"]["code"] != states["progressive/rd_kodak"]["code"]
+@pytest.mark.parametrize("setting, value", [("n=3", 3), ("model=a=b", "a=b"), ("qualities=0,100", [0, 100]), ("qualities=[7.5, 25]", [7.5, 25]), ("qualities=", []), ("n_images=4", 4)])
+def test_settings_are_read_by_their_type(registry, kept, setting, value):
+    assert read_setting(setting, defaults(kept(), registry))[1] == value
+
+
+@pytest.mark.parametrize("setting, word", [("m=3", "there is no parameter m; there are n, model"), ("n_images=abc", "n_images is 'abc'; it takes a whole number"), ("n_images=1.5", "a whole number"), ("n_images=true", "a whole number"),
+                                           ("n_images=0", "n_images is 0; it takes a whole number from 1 on"), ("n_images=-1", "n_images is -1"), ("qualities=[0", "values with commas"), ("n", "NAME=VALUE")])
+def test_settings_that_do_not_fit_are_refused_before_anything_runs(registry, kept, setting, word):
+    kept()
+    with pytest.raises(StanhlicError, match=word): reproduce("toy/kept", "smoke", registry, progress=False, settings=[setting])
+    assert not Path("runs").exists()
+
+
+def test_settings_belong_to_one_item(registry):
+    with pytest.raises(StanhlicError, match="name it"): reproduce(folder=registry, settings=["n=1"])
+
+
+def test_command_line_prints_what_a_smoke_run_measured_and_where_it_went(cli, models, tmp_path):
+    done = cli("reproduce", "stanh/interpolation", "--set", "model=tiny", cwd=tmp_path, timeout=300)
+    files = "runs/figures/stanh/interpolation.png runs/figures/stanh/interpolation.json"
+    assert done.returncode == 0 and "smoke run: it shows that the code runs" in done.stdout and files in done.stdout, done.stderr
+    assert all((tmp_path / f).is_file() for f in files.split()) and not (tmp_path / "figures").exists()
+    measured = json.loads((tmp_path / files.split()[1]).read_text(encoding="utf-8"))
+    line = next(x for x in done.stdout.splitlines() if x.startswith("farthest below the curve"))
+    assert shown(measured["checks"]["farthest_below_db"], "dB") in line and "smoke" in line and line.endswith("a smoke run decides nothing")
+
+
+def test_command_line_ends_its_list_with_the_tally(cli):
+    lines = cli("reproduce", "--list").stdout.splitlines()
+    assert lines[-5].split() == ["paper", "yes", "no", "undecided", "needs", "arithmetic", "rule", "after"] and [line.split()[0] for line in lines[-4:]] == ["stanh", "progressive", "rnn", "ours"]
+
+
+@pytest.mark.parametrize("setting", ["n_images=0", "n_images=-1", "n_images=abc", "images=4"])
+def test_command_line_refuses_a_setting_in_one_line(cli, tmp_path, setting):
+    done = cli("reproduce", "stanh/rd_kodak", "--set", setting, cwd=tmp_path)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and setting.split("=")[0] in done.stderr and not list(tmp_path.iterdir())
 
 
 def test_missing_weights_and_missing_notebooks_are_needs_not_failures(registry, kept):
@@ -175,25 +245,31 @@ def test_missing_weights_and_missing_notebooks_are_needs_not_failures(registry, 
 
 def test_a_smoke_run_decides_nothing(registry, kept):
     entry = kept()
+    assert [(r["holds"], r["verdict"], r["kind"]) for r in verdicts(entry, dict(kind="smoke", n=4))] == [(None, "a smoke run decides nothing", "smoke")]
+    assert [(r["holds"], r["verdict"], r["kind"]) for r in verdicts(entry, dict(kind="compact", n=4))] == [(True, "yes", "compact")]
     Path("figures").mkdir()
-    for kind, holds in (("smoke", None), ("compact", True)):
+    for kind, word in (("smoke", "needs"), ("compact", "yes")):
         Path("figures/kept.json").write_text(json.dumps(dict(kind=kind, n=4)))
-        assert [r["holds"] for r in verdicts(entry)] == [holds]
-    assert verdicts(entry)[0]["difference"] == 1.0 and overview(".", registry)[0]["held here"] == "**yes**, compact"
+        assert [r["word"] for r in overview(".", registry)] == [word]
+    assert as_text(overview(".", registry)[0]) == {"claim": "n", "published": "", "from their points or code": "3 (recomputed)", "ours": "4", "ours is": "compact", "held if": "≥ 3", "rule written": "before measuring", "held": "yes"}
 
 
-@pytest.mark.parametrize("lead, holds, verdict", [(0, True, "yes"), (-0.5, None, "not decided: references are under-trained"), (None, None, "not decided: not known whether references are under-trained")])
-def test_a_verdict_may_rest_on_a_condition(registry, kept, lead, holds, verdict):
+@pytest.mark.parametrize("lead, holds, verdict", [(0, True, "yes"), (-0.5, None, "undecided: references are under-trained"), (None, None, "undecided: not known whether references are under-trained")])
+def test_a_verdict_may_rest_on_a_condition(kept, lead, holds, verdict):
     entry = kept()
     entry["checks"][0]["valid"] = {"path": "lead", "at_least": 0, "why": "references are under-trained"}
-    (registry / "papers.yaml").write_text(json.dumps([entry]))
-    Path("figures").mkdir()
-    Path("figures/kept.json").write_text(json.dumps(dict(kind="compact", n=4) | ({} if lead is None else {"lead": lead})))
-    assert [(r["holds"], r["verdict"]) for r in verdicts(list_items(registry)[0])] == [(holds, verdict)]
-    assert overview(".", registry)[0]["held here"] == ("**yes**, compact" if holds else verdict)
+    assert [(r["holds"], r["verdict"]) for r in verdicts(entry, dict(kind="compact", n=4) | ({} if lead is None else {"lead": lead}))] == [(holds, verdict)]
 
 
-@pytest.mark.parametrize("change, word", [({"kind": "guessed"}, "kind 'guessed'"), ({"valid": {"path": "a"}}, "valid has path"), ({"size": "full"}, "a check has says"), ({"is": 3}, "one of at_most")])
+@pytest.mark.parametrize("runs, verdict", [([3.1, 4, 5], "yes"), ([2.5, 4, 5], "undecided: the limit lies within the spread of 3 runs, 2.5 to 5"), ([4], "undecided: fewer than three runs"), (None, "undecided: fewer than three runs")])
+def test_a_timing_is_not_decided_within_its_spread(kept, runs, verdict):
+    entry = kept()
+    entry["checks"][0]["spread"] = "runs"
+    assert [r["verdict"] for r in verdicts(entry, dict(kind="compact", n=4, runs=runs))] == [verdict]
+
+
+@pytest.mark.parametrize("change, word", [({"kind": "guessed"}, "kind 'guessed'"), ({"valid": {"path": "a"}}, "valid has path"), ({"size": "full"}, "a check has says"), ({"is": 3}, "one of at_most"),
+                                          ({"rule": "later"}, "not 'later'"), ({"published": 2}, "one of published")])
 def test_damaged_checks(registry, kept, change, word):
     entry = kept()
     (registry / "papers.yaml").write_text(json.dumps([entry | {"checks": [entry["checks"][0] | change]}]))

@@ -203,7 +203,7 @@ def test_more_layers_than_there_are():
 
 
 def test_notes_say_what_is_missing():
-    (a, files), note = coded(), lambda data: make().decoder().feed(data).note
+    (_, files), note = coded(), lambda data: make().decoder().feed(data).note
     assert note(files[3]) is None and note(files[3][:len(files[1])]) == "the file is cut inside layer 3 of 4; shown are the 2 layers before it"
     assert note(files[3][:len(files[1]) - 1]) == "the file is cut inside layer 2 of 4; shown is the layer before it"
     assert note(flipped(files[3], len(files[2]) + 20)) == "layer 4 fails its checksum: shown are the 3 layers before it; fetch the file again for the rest"

@@ -105,7 +105,7 @@ def test_a_briefly_trained_model_refines():
     optimizer, schedule = torch.optim.Adam(model.parameters(), 3e-3), room.Schedule(80, 4, (), 0.2)
     loss = room.train_loss(preset, schedule)
     losses = []
-    for step in range(80):
+    for _ in range(80):
         value, _ = loss(model, batch)
         optimizer.zero_grad(); value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0); optimizer.step(); schedule.advance()

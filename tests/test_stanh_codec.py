@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from stanhlic.backbone import Zou22, ZOU22_COMPACT, initialise, rate
-from stanhlic.container import Header, describe, pack, read_header, unpack
+from stanhlic.container import describe, pack, read_header, unpack
 from stanhlic.datasets import sample_photograph
 from stanhlic.entropy import decode_integers
 from stanhlic.errors import StanhlicError
 from stanhlic.images import pad, to_array, to_tensor, unpad
 from stanhlic.metrics import psnr
 from stanhlic.stanh.codec import StanhCodec
-from stanhlic.stanh.model import (CORRECTED, PUBLISHED, Forms, Position, RatePoint, StanhModel, build_model, model_config,
+from stanhlic.stanh.model import (CORRECTED, PUBLISHED, Forms, Position, RatePoint, StanhModel, model_config,
                                   position_of, quality_of, rounding_point)
 from stanhlic.modelfile import save_weights
 from stanhlic.zoo import load_codec

@@ -55,15 +55,6 @@ def test_entropy_networks_begin_anew_alone(data, anchor, tmp_path, what):
     assert 0 < line["val_bpp_z"] < line["val_bpp"]
 
 
-def test_a_narrower_network_grows(data, anchor, tmp_path):
-    path = run("base", out=tmp_path, data=data, init=anchor, device="cpu", set=["grow=wide", "lmbda=0.02"])
-    old, new = load_weights(anchor), load_weights(path)
-    assert (old.header["config"]["anchors"][0]["latent"], new.header["config"]["anchors"][0]["latent"]) == (96, 192)
-    assert [s["stage"] for s in new.header["provenance"]["stages"]] == ["base", "anchor", "base"]
-    codec = load_codec(str(path), device="cpu")
-    assert codec.decode(codec.encode(sample_photograph(96), 0)).shape[2] == 3
-
-
 def test_log_and_provenance(anchor):
     lines = [json.loads(s) for s in (anchor.parent / "anchor-0.013" / "log.jsonl").read_text().splitlines()]
     assert [l["step"] for l in lines] == [2, 4] and "val_loss" in lines[-1]
@@ -79,7 +70,7 @@ def test_log_and_provenance(anchor):
     ("base", "smoke", ["lr=1e9", "steps=40"], "not a number"), ("base", "smoke", ["size=tiny"], "unknown size 'tiny'; choose full, compact, wide"),
     ("base", "smoke", ["crop=100"], "multiple of 64"), ("base", "smoke", ["lmbda=-1"], "not positive"), ("base", "smoke", ["freeze=true"], "trains nothing"),
     ("anchor", "smoke", ["rate_form=middle"], "threshold or midpoint"), ("base", "smoke", ["side=0.9"], "0 to 0.75"), ("base", "smoke", ["renew=z"], "hyper, for the hyperprior alone, or all"),
-    ("base", "smoke", ["grow=wide"], "--init MODEL"), ("base", "smoke", ["name=My Model"], "a-z 0-9"), ("base", "smoke", ["store=int8"], "store=fp16"), ("base", "smoke", ["validation=0"], "at least 1")])
+    ("base", "smoke", ["name=My Model"], "a-z 0-9"), ("base", "smoke", ["store=int8"], "store=fp16"), ("base", "smoke", ["validation=0"], "at least 1")])
 def test_refusals(data, tmp_path, stage, profile, settings, message):
     with pytest.raises(StanhlicError, match=message): run(stage, profile, data=data, out=tmp_path, device="cpu", set=settings)
 

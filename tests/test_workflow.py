@@ -45,6 +45,13 @@ def test_a_part_of_it_runs(snakemake, tmp_path):
     assert "Nothing to be done" in snakemake(*targets)
 
 
+def test_the_shipped_model_in_its_smoke_form(snakemake, tmp_path):
+    snakemake("train_stanh_release")
+    held = inspect_weights(tmp_path / "runs/smoke/stanh-release/model.safetensors")
+    stage = held["provenance"]["stages"][-1]
+    assert len(held["config"]["points"]) == 8 and (stage["stage"], stage["trunk"]["steps"], stage["plan"]["steps"]) == ("release", 4, 2)
+
+
 def test_the_paper_profile_is_planned_whole(snakemake, tmp_path):
     planned = plan(snakemake("all", profile="paper", options=["--dry-run"]))
     items = {f"item_{e['id'].replace('/', '_')}" for e in list_items() if e["notebook"]}

@@ -52,6 +52,14 @@ def ratio(
     """Ratio of two medians of one run."""
     return record(slow["value"] / max(fast["value"], 1e-12), "x")
 
+def ratio_spread(
+    slow: dict,  # record with low and high
+    fast: dict,  # likewise
+) -> list:       # lowest, of the medians, highest; nothing where a time has no spread
+    """What the ratio of two times can be within the runs that were made."""
+    if not {"low", "high"} <= slow.keys() & fast.keys(): return []
+    return [slow["low"] / fast["high"], slow["value"] / fast["value"], slow["high"] / fast["low"]]
+
 @contextlib.contextmanager
 def watch(
     *methods,  # (class, name of a method)
@@ -104,44 +112,46 @@ def bench_picture() -> tuple[np.ndarray, str]:  # uint8 (512, 768, 3), what it i
     turned = Image.fromarray(np.rot90(sample_photograph()).copy())
     return np.array(turned.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)), "matplotlib's sample photograph, resized; Kodak is not at hand"
 
-def _random_stanh(size):
+def _random_stanh(size, device):
     from stanhlic.backbone import ZOU22, ZOU22_COMPACT, Zou22
     from stanhlic.stanh.codec import StanhCodec
     from stanhlic.stanh.model import StanhModel, rounding_point
-    return StanhCodec(StanhModel([Zou22({"compact": ZOU22_COMPACT, "full": ZOU22}[size])], [rounding_point() for _ in range(3)]), f"random {size}")
+    return StanhCodec(StanhModel([Zou22({"compact": ZOU22_COMPACT, "full": ZOU22}[size])], [rounding_point() for _ in range(3)]), f"random {size}", device=device)
 
-def _random_rnn(size):
+def _random_rnn(size, device):
     from dataclasses import replace
     from stanhlic.rnn.codec import RnnCodec
     from stanhlic.rnn.model import RnnHyper
     from stanhlic.rnn.networks import RNN, RNN_COMPACT
-    return RnnCodec(RnnHyper(replace({"compact": RNN_COMPACT, "full": RNN}[size], latent_gain=300.0)), f"random rnn {size}")
+    return RnnCodec(RnnHyper(replace({"compact": RNN_COMPACT, "full": RNN}[size], latent_gain=300.0)), f"random rnn {size}", device=device)
 
-def _random_progressive(size):
+def _random_progressive(size, device):
     from stanhlic.progressive.codec import ProgressiveCodec
     from stanhlic.progressive.model import lively
     from stanhlic.progressive.networks import SIZES
-    return ProgressiveCodec(lively(SIZES[size]), f"random progressive {size}")
+    return ProgressiveCodec(lively(SIZES[size]), f"random progressive {size}", device=device)
 
 def random_codec(
     size: str = "compact",   # "compact" or "full"
     system: str = "stanh",   # stanh (three rate points), rnn (four layers) or progressive (no REMs)
+    device: str = "cpu",
 ):                           # its codec
     """A codec with seeded random weights."""
     import torch
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return {"stanh": _random_stanh, "rnn": _random_rnn, "progressive": _random_progressive}[system](size)
+        return {"stanh": _random_stanh, "rnn": _random_rnn, "progressive": _random_progressive}[system](size, device)
 
 def bench_codec(
     size: str,              # "compact" or "full"
     system: str = "stanh",  # stanh, rnn or progressive
+    device: str = "cpu",
 ) -> tuple:                 # codec, what it is
     """The codec of a size and one line on its weights."""
     from stanhlic.zoo import list_models, load_codec
     shipped = SHIPPED[system]
-    if size == "compact" and shipped in [m["name"] for m in list_models()]: return load_codec(shipped, "cpu"), shipped
-    return random_codec(size, system), "random weights, " + ("full size" if size == "full" else f"compact size ({shipped} is not in this installation)")
+    if size == "compact" and shipped in [m["name"] for m in list_models()]: return load_codec(shipped, device), shipped
+    return random_codec(size, system, device), "random weights, " + ("full size" if size == "full" else f"compact size ({shipped} is not in this installation)")
 
 class Setting:
     """What measurements are handed: picture, models, runs, threads."""
@@ -150,7 +160,13 @@ class Setting:
         picture: np.ndarray,  # uint8 (H, W, 3)
         repeats: int = 5,     # timed runs
         threads: int = 2,     # of torch
-    ): self.picture, self.repeats, self.threads = picture, repeats, threads
+        device: str = "cpu",  # cpu, cuda or cuda:N
+    ): self.picture, self.repeats, self.threads, self.device = picture, repeats, threads, device
+
+    def wait(self):
+        """Wait for the device, so that a clock read next includes its work."""
+        import torch
+        if self.device != "cpu": torch.cuda.synchronize(self.device)
 
     @cached_property
     def _codecs(self): return {}
@@ -161,13 +177,13 @@ class Setting:
 
     def _get(self, size, system="stanh"):
         key = size if system == "stanh" else f"{system} {size}"
-        if key not in self._codecs: self._codecs[key] = bench_codec(size, system)
+        if key not in self._codecs: self._codecs[key] = bench_codec(size, system, self.device)
         return self._codecs[key]
 
     def models(self) -> dict:
         """What is known of the models used so far."""
         count = lambda codec: sum(p.numel() for p in codec.model.parameters())
-        return {key: {"weights": what, "parameters": count(codec)} for key, (codec, what) in self._codecs.items()}
+        return {key: {"weights": what, "fingerprint": codec.fingerprint.hex(), "parameters": count(codec)} for key, (codec, what) in self._codecs.items()}
 
 MEASUREMENTS = {}
 
@@ -188,6 +204,7 @@ def codec_stages(s: Setting, size: str, quality: float = 50.0) -> dict:
     data, net = codec.encode(s.picture, quality), codec.model.quantizers(position_of(quality, codec.points))[0]
     def analyse():
         with exact(): done = codec.analyze(s.picture); done.latents(net)
+        s.wait()
         return done
     ready = analyse()
     y = ready.latents(net)[0]  # of the shape and layout that synthesis is given
@@ -204,23 +221,24 @@ def compact(s): return codec_stages(s, "compact")
 @measurement
 def full(s): return codec_stages(s, "full")
 
-def _variants(network, x):
+def _variants(network, x, wait):
     "The network in fp32 as it comes, in channels-last, and in bf16, as functions without arguments"
     import copy, torch
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     last, moved = network, x.contiguous(memory_format=torch.channels_last)
     def half():
-        with torch.autocast("cpu", torch.bfloat16): last(moved)
-    return {"fp32": lambda: plain(x), "fp32 channels-last": lambda: last(moved), "bf16 channels-last": half}
+        with torch.autocast(x.device.type, torch.bfloat16): last(moved)
+        wait()
+    return {"fp32": lambda: (plain(x), wait()), "fp32 channels-last": lambda: (last(moved), wait()), "bf16 channels-last": half}
 
 def transform_times(s: Setting, size: str, repeats: int) -> dict:
     """Analysis and synthesis of a size in three forms, and ratios to the first."""
     import torch
     from stanhlic.images import pad, to_tensor
-    net, x, out = s.codec(size).model.anchors[0], pad(to_tensor(s.picture)), {}
+    net, x, out = s.codec(size).model.anchors[0], pad(to_tensor(s.picture)).to(s.device), {}
     with torch.inference_mode():
         for name, network, value in (("analysis", net.g_a, x), ("synthesis", net.g_s, net.g_a(x).contiguous())):
-            times = in_turn(_variants(network, value), repeats)
+            times = in_turn(_variants(network, value, s.wait), repeats)
             out |= {f"{name} {k}": v for k, v in times.items()}
             out |= {f"{name} fp32 / {k}": ratio(times["fp32"], v) for k, v in times.items() if k != "fp32"}
     return out
@@ -399,9 +417,13 @@ def memory_peaks(
         job = lambda *a: float(fresh(f"from stanhlic.lab.bench import memory_job; memory_job(*{a!r})"))
         return {f"peak of {name}": record(job(size, name, str(path), s.threads, system), "MB") for name, path in sources.items()}
 
+def _on_cpu(s):
+    if s.device != "cpu": raise LeftOut("peak memory is that of a process on the CPU")
+
 @measurement
 def memory(s):
     """Peak memory of encoding and decoding with each size, in processes of their own."""
+    _on_cpu(s)
     out = {"imports alone": record(float(fresh(f"from stanhlic.lab.bench import memory_job; memory_job('compact', 'start', '', {s.threads})")), "MB")}
     for size in ("compact", "full"):
         peaks = memory_peaks(s, size, "stanh", s.codec(size).encode(s.picture))
@@ -412,13 +434,14 @@ def layered_times(s: Setting, size: str, repeats: int) -> dict:
     """Seconds of each layer of the `rnn` codec, both ways, and the bytes of its file up to each."""
     codec = s.codec(size, "rnn")
     data, layers = codec.encode(s.picture), range(1, codec.layers + 1)
-    out = in_steps(lambda: codec.analyze(s.picture), {f"encode layer {k}": lambda a, k=k: a.layer(k) for k in layers}, repeats)
+    out = in_steps(lambda: codec.analyze(s.picture), {f"encode layer {k}": lambda a, k=k: (a.layer(k), s.wait()) for k in layers}, repeats)
     out |= in_steps(lambda: codec.decoder().feed(data), {f"decode layer {k}": lambda d, k=k: d.image(k) for k in layers}, repeats)
     return out | {f"file up to layer {k}": record(n, "bytes") for k, n in zip(layers, codec.cuts(data))} | {"data": data}
 
 def _with_memory(s, size, system, out):
     "Its peaks in place of its data"
-    return {k: v for k, v in out.items() if k != "data"} | memory_peaks(s, size, system, out["data"])
+    times = {k: v for k, v in out.items() if k != "data"}
+    return times | memory_peaks(s, size, system, out["data"]) if s.device == "cpu" else times
 
 @measurement
 def rnn_compact(s): return _with_memory(s, "compact", "rnn", layered_times(s, "compact", s.repeats))
@@ -438,7 +461,7 @@ def progressive_times(s: Setting, size: str, repeats: int) -> dict:
     ends = [0, *np.linspace(codec.cuts(data)[0], len(data), PORTIONS + 1).astype(int)]
     steps = {f"step {i}" if i else "first picture": lambda d, i=i: d.feed(data[ends[i]:ends[i + 1]]).image() for i in range(PORTIONS + 1)}
     parts = {"networks": [(torch.nn.Module, "__call__")], "entropy": [(SymbolDecoder, "decode"), (PrefixDecoder, "decode")]}
-    out = in_turn({"analysis": lambda: codec.analyze(s.picture), "file written": lambda: a.file(a.elements, crossover=0)}, repeats)
+    out = in_turn({"analysis": lambda: (codec.analyze(s.picture), s.wait()), "file written": lambda: a.file(a.elements, crossover=0)}, repeats)
     out |= in_steps(codec.decoder, steps, repeats, parts)
     return out | {f"entropy / {name}": ratio(out[f"{name}: entropy"], out[name]) for name in steps} | {"base": record(ends[1], "bytes"), "file": record(len(data), "bytes"), "data": data}
 
@@ -511,12 +534,12 @@ def check_targets(
         rows.append({"measurement": name, "item": item, "value": value, "limit": f"{sign} {limit:g}", "met": met})
     return rows
 
-def machine(threads: int) -> dict:
+def machine(threads: int, device: str = "cpu") -> dict:
     """Facts about the machine and the libraries that matter for time."""
     from stanhlic.evaluate import environment
     import torch
     version = lambda name: importlib.metadata.version(name) if importlib.util.find_spec(name) else None
-    return environment() | {"threads": threads, "cores allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    return environment(device) | {"threads": threads, "cores allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None, "instructions": torch.backends.cpu.get_cpu_capability(),
         "libraries": {n: version(n) for n in ("numpy", "constriction", "compressai", "torchac")}}
 
@@ -533,16 +556,18 @@ def run(
     json: bool = False,   # print JSON instead of a table
     repeats: int = 5,     # timed runs of each thing
     threads: int = 2,     # of torch
+    device: str = "cpu",  # auto, cpu, cuda or cuda:N; coders run on the CPU in any case
     only: list = None,    # names of measurements, default all
     quiet: bool = False,  # print nothing
 ) -> dict:                # the result, as JSON holds it
     """Measure everything on this machine; the progress goes to standard error.
 
-    Raises `StanhlicError` for an unknown measurement."""
+    Raises `StanhlicError` for an unknown measurement, or a device that is not here."""
     for name in only or []:
         if name not in MEASUREMENTS: raise StanhlicError(f"unknown measurement {name!r}; there are {', '.join(MEASUREMENTS)}")
-    picture, note = bench_picture()
-    s, facts, results = Setting(picture, repeats, threads), machine(threads), {}
+    from stanhlic.modelfile import resolve_device
+    device, (picture, note) = resolve_device(device), bench_picture()
+    s, facts, results = Setting(picture, repeats, threads, device), machine(threads, device), {}
     with using_threads(threads):
         for name in (bar := tqdm(only or list(MEASUREMENTS), desc="bench", unit="part", disable=quiet)):
             bar.set_postfix_str(name)

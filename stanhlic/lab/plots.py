@@ -1,16 +1,16 @@
-"""One look for all figures: a method keeps its colour, a mark says where a number comes from, and the numbers are saved beside the picture."""
+"""One look for all figures: a method keeps its color, a mark says where a number comes from, and the numbers are saved beside the picture."""
 
-import io, json, math, zlib
-from dataclasses import dataclass
+import io, json, math, warnings, zlib
 from pathlib import Path
-import matplotlib.pyplot as plt
 import numpy as np
-from ..errors import StanhlicError
+from ..errors import StanhlicError, needs
 from ..images import atomic_write
-from ..metrics import to_db
-from .records import against, percent
+from .curves import Curve, against
+from .tables import percent
 
-COLOURS = {
+with needs("figures"): import matplotlib.pyplot as plt
+
+COLORS = {
     "stanh": "#D55E00", "stanh-fixed": "#000000", "stanh-manual": "#E69F00", "stanh-msssim": "#AA3377", "stanh-1a-a60": "#FFB000",
     "rnn": "#009E73", "rnn-no-hyper": "#785EF0", "progressive": "#0072B2",
     "jpeg": "#999999", "jpeg2000": "#CC79A7", "webp": "#56B4E9", "avif": "#A58A00", "av1": "#A58A00",
@@ -20,13 +20,13 @@ COLOURS = {
 }
 _SPARE = ("#661100", "#225522", "#777711", "#BB5566")
 
-def colour(
+def color(
     method: str,  # name of a method
 ) -> str:         # "#rrggbb"
     """Colour of a method, the same in every figure."""
     words = method.lower().replace("_", "-").split("-")
     known = ("-".join(words[:n]) for n in range(len(words), 0, -1))
-    return next((COLOURS[k] for k in known if k in COLOURS), None) or _SPARE[zlib.crc32(method.lower().encode()) % len(_SPARE)]
+    return next((COLORS[k] for k in known if k in COLORS), None) or _SPARE[zlib.crc32(method.lower().encode()) % len(_SPARE)]
 
 def style():
     """Set matplotlib's defaults for all figures of this package: small, light grid, 80 dpi on screen and 150 in files."""
@@ -36,7 +36,7 @@ def style():
         "axes.grid": True, "grid.color": "0.9", "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.3, "svg.hashsalt": "stanhlic",
     })
 
-KINDS = {
+MARKS = {
     "published": dict(marker="o", markersize=4.5, markerfacecolor="white", linestyle="-", linewidth=1.0),
     "full": dict(marker="o", markersize=4.5, linestyle="-"),
     "compact": dict(marker="D", markersize=2.8, linestyle="--"),
@@ -44,41 +44,6 @@ KINDS = {
     "smoke": dict(marker="x", markersize=4, linestyle=":", color="0.6"),
 }
 METRICS = {"psnr": "PSNR, 8-bit RGB (dB)", "ms-ssim": "MS-SSIM, RGB (dB)"}
-
-@dataclass
-class Curve:
-    "A rate-distortion curve and where it comes from; raises `StanhlicError` for an unknown kind or uneven lists"
-    method: str                  # chooses the colour
-    kind: str                    # published, full, compact, measured or smoke
-    bpp: list                    # rates [n]
-    psnr: list | None = None     # dB [n]
-    ms_ssim: list | None = None  # in [0, 1] [n]
-    label: str | None = None     # name in the legend, default the method
-    source: str | None = None    # file, repository or table of the numbers
-    def __post_init__(self):
-        if self.kind not in KINDS: raise StanhlicError(f"unknown kind of curve '{self.kind}'; choose {', '.join(KINDS)}")
-        for v in (self.psnr, self.ms_ssim):
-            if v is not None and len(v) != len(self.bpp): raise StanhlicError(f"curve {self.method}: {len(self.bpp)} rates but {len(v)} qualities")
-        if self.kind == "published" and not self.source: raise StanhlicError(f"curve {self.method}: published numbers need a source")
-        self.label = self.label or self.method
-
-    def quality(self, metric):  # dB [n], or None where the curve has no such metric
-        "Quality axis in dB"
-        values = self.psnr if metric == "psnr" else self.ms_ssim
-        if values is None or None in list(values): return None
-        return np.asarray(values, float) if metric == "psnr" else to_db(np.asarray(values, float))
-
-def from_results(
-    data: dict,    # CompressAI's schema: name, results {bpp, psnr-rgb, ms-ssim-rgb}
-    method: str,   # chooses the colour
-    kind: str,     # published, full, compact, measured or smoke
-    label: str | None = None,   # default: the name in the data
-    source: str | None = None,  # default: the description in the data
-) -> Curve:
-    """A curve from a result file; raises `StanhlicError` if it has no rates."""
-    r = data.get("results", {})
-    if not r.get("bpp"): raise StanhlicError(f"results of {method} have no 'bpp'; expected CompressAI's schema")
-    return Curve(method, kind, r["bpp"], r.get("psnr-rgb"), r.get("ms-ssim-rgb", r.get("ms-ssim")), label or data.get("name"), source or data.get("description"))
 
 def _bd(curve, reference, metric, method):
     "BD-rate against the reference, or why there is none: (dict, text for the legend)"
@@ -91,19 +56,19 @@ def _bd(curve, reference, metric, method):
 def _draw(ax, curve, y):
     "One curve with the mark of its kind: (line, name for the legend)"
     order = np.argsort(curve.bpp)
-    line, = ax.plot(np.asarray(curve.bpp, float)[order], y[order], **({"color": colour(curve.method)} | KINDS[curve.kind]))
+    line, = ax.plot(np.asarray(curve.bpp, float)[order], y[order], **({"color": color(curve.method)} | MARKS[curve.kind]))
     word = "smoke run" if curve.kind == "smoke" else curve.kind
     return line, curve.label if curve.label.rstrip(")").endswith(word) else f"{curve.label} ({word})"
 
 def _warn(ax, kinds, lines):
-    "A line in the upper left for each kind that must not be taken for a paper's, in their colour where they share one: number of lines"
+    "A line in the upper left for each kind that must not be taken for a paper's, in their color where they share one: number of lines"
     words = [word for kind, word in (("compact", "◆ dashed: compact model"), ("smoke", "× dotted: smoke run")) if kind in kinds]
     tones = {line.get_color() for kind, line in zip(kinds, lines) if kind in ("compact", "smoke")}
     if words: ax.text(0.015, 0.985, "\n".join(words), transform=ax.transAxes, va="top", fontsize=8, color=tones.pop() if len(tones) == 1 else "0.25", bbox=dict(facecolor="white", edgecolor="none", alpha=0.85, pad=1.5))
     return len(words)
 
 def plot_rd(
-    curves: list,           # of Curve; those without the metric are left out
+    curves: list[Curve],    # those without the metric are left out
     metric: str = "psnr",   # psnr or ms-ssim
     reference: str | None = None,  # label of the curve that BD-rates are against; None: no BD-rates
     ax=None,                # matplotlib axes, default new ones
@@ -147,23 +112,40 @@ def plain(
     if isinstance(value, (float, np.floating)): return float(f"{value:.7g}") if math.isfinite(value) else str(float(value))
     return value if value is None or isinstance(value, (int, str)) else str(value)
 
+def write_numbers(
+    path: str | Path,  # .json
+    numbers: dict,
+):
+    """Numbers behind a figure as JSON; raises `StanhlicError` if they cannot be written."""
+    atomic_write(path, (json.dumps(plain(numbers), indent=1, ensure_ascii=False) + "\n").encode())
+
+def place_of(
+    stem: str | Path,  # path without suffix
+    kind: str,         # of the numbers that are to be written there
+) -> Path:             # where they may be written
+    """Where a figure goes: a smoke run never takes the place of other numbers, but goes to the same path under `runs`."""
+    stem = Path(stem)
+    try: there = json.loads(stem.with_name(f"{stem.name}.json").read_bytes()).get("kind")
+    except (OSError, ValueError, AttributeError): return stem
+    if kind != "smoke" or there == "smoke": return stem
+    aside = Path("runs", stem) if not stem.is_absolute() else stem.parent / "smoke" / stem.name
+    warnings.warn(f"{stem}.json holds numbers of kind {there}, which a smoke run does not replace; it was written to {aside}.json", stacklevel=3)
+    return aside
+
 def save_figure(
     fig,                   # matplotlib figure, or axes
-    stem: str | Path,      # path without suffix, e.g. figures/stanh/fig05
-    numbers: dict,         # what the figure shows, from plot_rd or made by hand
-    vector: bool = False,  # also a .pdf
-    dpi: int = 150,        # of the .png
-) -> list:                 # paths written
-    """Save a figure as .png with the numbers behind it as .json, and as .pdf if asked.
+    stem: str | Path,      # path without suffix, e.g. figures/stanh/rd_kodak
+    numbers: dict,         # what the figure shows, from plot_rd or made by hand; `kind` says what they are
+) -> list:                 # paths written: .png, .json
+    """Save a figure as .png, with the numbers behind it as .json; a smoke run spares what it would replace (`place_of`).
 
     Raises `StanhlicError` if there are no numbers or the place cannot be written."""
     if not numbers: raise StanhlicError(f"{stem}: a figure is saved with its numbers; pass a dict")
-    fig, stem, written = fig.get_figure(), Path(stem), []
+    fig, stem = fig.get_figure(), place_of(stem, numbers.get("kind"))
     try: stem.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise StanhlicError(f"{stem.parent}: cannot be made ({e.strerror})") from e
-    for kind, options in [("png", dict(dpi=dpi, metadata={"Software": None}))] + ([("pdf", dict(metadata={"CreationDate": None}))] if vector else []):
-        out = io.BytesIO(); fig.savefig(out, format=kind, bbox_inches="tight", **options)
-        written.append(stem.with_name(f"{stem.name}.{kind}")); atomic_write(written[-1], out.getvalue())
-    written.append(stem.with_name(f"{stem.name}.json"))
-    atomic_write(written[-1], (json.dumps(plain(numbers), indent=1, ensure_ascii=False) + "\n").encode())
+    picture = io.BytesIO(); fig.savefig(picture, format="png", bbox_inches="tight", dpi=150, metadata={"Software": None})
+    written = [stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")]
+    atomic_write(written[0], picture.getvalue())
+    write_numbers(written[1], numbers)
     return written

@@ -1,23 +1,27 @@
-"""One registry names every item of the papers; one command runs its notebook with the parameters of a profile."""
+"""One registry names every item of the papers; one command runs its notebook; the numbers it leaves say what made them, and rules say whether a claim holds."""
 
-import hashlib
-import json
-import time
+import ast, hashlib, json, time
+from collections import Counter
 from pathlib import Path
 import stanhlic
-from .caching import code_mark, data_mark, mark
-from ..container import KINDS
-from ..datasets import demo_images, has_dataset
-from ..errors import StanhlicError
-from ..images import atomic_write, read_bytes
-from .records import figure_numbers
+from ..datasets import has_dataset
+from ..errors import StanhlicError, needs
+from ..images import read_bytes
+from .curves import figure_numbers
+from .tables import shown
 
 PROFILES = ("smoke", "compact", "paper")
 STATUSES = ("reproduced", "compact", "drawn", "needs")
 FIELDS = ("id", "paper", "item", "title", "notebook", "claim", "needs", "minutes", "status", "parameters", "outputs")
 OPTIONAL = ("inputs", "checks")
 RULES = ("at_most", "at_least", "is")
-ORIGINS = ("full", "compact", "recomputed", "counted")  # of a number: measured at one of two sizes, from published points, from the code alone
+BESIDE = ("published", "recomputed", "counted")  # what a number is held beside: the authors' own, from their points, from their code
+SIZES = {"full": "full size", "random": "full size, random weights", "compact": "compact"}  # of what was measured
+ARITHMETIC = ("recomputed", "counted")           # numbers that follow from published points or from code alone
+WRITTEN = ("before", "after")                    # a rule, relative to the first measurement that it judges
+WHERE = ("out", "device")                        # parameters that say where a run happens, not what it computes
+
+# %% the registry
 
 def papers_folder() -> Path:  # holds papers.yaml and a folder per paper
     """Where the paper notebooks are: inside the installed package, else in the repository."""
@@ -28,10 +32,11 @@ def papers_folder() -> Path:  # holds papers.yaml and a folder per paper
 
 def _wrong(check):
     "What is wrong with a check, or None"
-    optional = {"published", "unit", "digits", "kind", "valid", *RULES}
-    if set(check) - {"says", "ours", *optional} or not {"says", "ours"} <= set(check) or sum(r in check for r in RULES) != 1:
-        return f"a check has says, ours, one of {', '.join(RULES)}, and perhaps published, unit, digits, kind and valid"
-    if check.get("kind", "full") not in ORIGINS: return f"a check's number is of kind '{check['kind']}'; choose {', '.join(ORIGINS)}"
+    needed, optional = {"says", "ours", "rule"}, {"unit", "digits", "kind", "valid", "spread", *RULES, *BESIDE}
+    if set(check) - needed - optional or not needed <= set(check) or sum(r in check for r in RULES) != 1 or sum(b in check for b in BESIDE) > 1:
+        return f"a check has says, ours, rule, one of {', '.join(RULES)}, and perhaps one of {', '.join(BESIDE)}, and unit, digits, kind, valid, spread"
+    if check.get("kind", "full") not in (*SIZES, *ARITHMETIC): return f"a check's number is of kind '{check['kind']}'; choose {', '.join((*SIZES, *ARITHMETIC))}"
+    if check["rule"] not in WRITTEN: return f"a rule was written {' or '.join(WRITTEN)} the measurement, not '{check['rule']}'"
     if "valid" in check and set(check["valid"]) != {"path", "at_least", "why"}: return "valid has path, at_least and why"
 
 def _check_item(entry, path):
@@ -66,99 +71,124 @@ def find_item(
     if name not in items: raise StanhlicError(f"unknown item '{name}'; there are {', '.join(items)}")
     return items[name]
 
-def _known(entry, folder):
-    "Parameters of an item's notebook, as papermill reads them"
-    import papermill
-    return papermill.inspect_notebook(str(Path(folder or papers_folder()) / entry["notebook"]))
+# %% the parameters of a notebook
+
+def _code(entry, folder):
+    "(source, tags) of the code cells of an item's notebook"
+    path = Path(folder or papers_folder()) / entry["notebook"]
+    if not path.is_file(): raise StanhlicError(f"{entry['id']}: its notebook {path} is missing; install stanhlic again")
+    return [("".join(c["source"]), c["metadata"].get("tags", [])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+
+def defaults(
+    entry: dict,                       # of the registry
+    folder: str | Path | None = None,  # holds the notebook
+) -> dict:                             # name -> (type as its parameters cell names it, default)
+    """Parameters of an item's notebook, read without running it."""
+    cell = next(source for source, tags in _code(entry, folder) if "parameters" in tags)
+    return {n.target.id: (ast.unparse(n.annotation), ast.literal_eval(n.value)) for n in ast.parse(cell).body if isinstance(n, ast.AnnAssign)}
+
+TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list}
+
+def _fits(value, kind): return isinstance(value, TYPES[kind]) and (kind == "bool" or not isinstance(value, bool))
+
+def read_setting(
+    setting: str,  # name=value
+    known: dict,   # as `defaults` gives it
+) -> tuple:        # name, value
+    """A parameter as the command line sets it; a list is written with commas. Raises `StanhlicError` for a name or a value that the notebook does not take."""
+    import yaml
+    name, equals, text = setting.partition("=")
+    if not equals: raise StanhlicError(f"--set takes NAME=VALUE, not '{setting}'")
+    if name not in known: raise StanhlicError(f"there is no parameter {name}; there are {', '.join(known)}")
+    kind = known[name][0]
+    if kind == "str": return name, text
+    try: value = yaml.safe_load(f"[{text}]" if kind == "list" and not text.startswith("[") else text)
+    except yaml.YAMLError: value = text
+    if not _fits(value, kind): raise StanhlicError(f"{name} is '{text}'; it takes {dict(int='a whole number', float='a number', bool='true or false', list='values with commas between them')[kind]}")
+    return name, value
 
 def check_parameters(
     entry: dict,                       # of the registry
     profile: str,                      # smoke, compact or paper
     folder: str | Path | None = None,  # holds the notebooks
-) -> dict:                             # parameters to run with
+    settings: list = (),               # changes on top of the profile, name=value each
+) -> dict:                             # name -> value, those that differ from the notebook's defaults
     """Parameters of an item in a profile.
 
-    Raises `StanhlicError` if the item has no such profile, its notebook is missing, or the notebook does not know a parameter."""
+    Raises `StanhlicError` if the item has no such profile, its notebook is missing, or a name or value does not fit its parameters cell."""
     if profile not in PROFILES: raise StanhlicError(f"unknown profile '{profile}'; choose {', '.join(PROFILES)}")
     if profile not in entry["parameters"]:
         raise StanhlicError(f"{entry['id']} has no profile {profile} (it has {', '.join(entry['parameters'])}); it needs {entry['needs']}")
-    path = Path(folder or papers_folder()) / entry["notebook"]
-    if not path.is_file(): raise StanhlicError(f"{entry['id']}: its notebook {path} is missing; install stanhlic again")
-    known, given = _known(entry, folder), entry["parameters"][profile] or {}
-    unknown = sorted(given.keys() - known.keys())
-    if unknown: raise StanhlicError(f"{entry['id']}: its notebook knows no parameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    known = defaults(entry, folder)
+    given = {**(entry["parameters"][profile] or {}), **dict(read_setting(s, known) for s in settings)}
+    if unknown := sorted(given.keys() - known.keys()): raise StanhlicError(f"{entry['id']}: its notebook knows no parameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    if wrong := [n for n, v in given.items() if not _fits(v, known[n][0])]: raise StanhlicError(f"{entry['id']}: parameter {wrong[0]} is {given[wrong[0]]!r}, and its notebook takes {known[wrong[0]][0]}")
+    check_count(given)
     return given
 
-def _models(entry, given, known):
-    "Fingerprints of the models a notebook will read; the name where there is none"
-    from stanhlic.zoo import list_models
-    marks = {m["name"]: m["fingerprint"] for m in list_models()}
-    if "models" in known: return marks
-    name = given.get("model", known["model"]["default"].strip("\"'")) if "model" in known else None
-    return {name: marks.get(name, "missing")} if name else {}
+def check_count(
+    given: dict,  # parameters
+):
+    """Raise `StanhlicError` if fewer pictures than one are asked for."""
+    if given.get("n_images", 1) < 1: raise StanhlicError(f"n_images is {given['n_images']}; it takes a whole number from 1 on, and Kodak has 24")
 
-def _photographs(given, known):
-    "Marks of the data sets that a notebook will read"
-    sets = {"kodak": "kodak"} if "n_images" in known else {}
-    if "data" in known: sets["train"] = given.get("data", known["data"]["default"].strip("\"'")) or None
-    return {name: data_mark(data) for name, data in sets.items()}
+# %% what made the numbers
+
+def digest(
+    *parts,  # plain JSON values
+) -> str:    # 16 hex digits
+    """Beginning of the SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+def _as_kept(values): return {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in values.items() if k not in WHERE}
 
 def _input(path):
-    "What a file that an item reads holds; of numbers of another item, without what made them"
-    if path.suffix != ".json": return hashlib.sha256(read_bytes(path)).hexdigest() if path.is_file() else None
-    return {k: v for k, v in (figure_numbers(path) or {}).items() if k != "made_by"}
-
-def _python(source): return "\n".join("" if line.lstrip()[:1] in ("%", "!") else line for line in source.splitlines())  # without what only IPython reads
+    "Digest of what a file that an item reads holds; of numbers of another item, without what made them"
+    if path.suffix != ".json": return hashlib.sha256(read_bytes(path)).hexdigest()[:16] if path.is_file() else None
+    return digest({k: v for k, v in (figure_numbers(path) or {}).items() if k != "made_by"})
 
 def state_of(
     entry: dict,                       # of the registry
-    profile: str,                      # compact or paper
-    folder: str | Path | None = None,  # holds the notebooks
-) -> dict:                             # part -> mark, 16 hex digits
-    """What a run would depend on: notebook, parameters, code, weights, data, inputs; raises `StanhlicError` as `check_parameters` does."""
-    path, given = Path(folder or papers_folder()) / entry["notebook"], check_parameters(entry, profile, folder)
-    known, paper = _known(entry, folder), entry["paper"]
-    code = [_python("".join(c["source"])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    return {"notebook": mark(code), "parameters": mark(given), "code": code_mark("\n".join(code), [paper] if paper in KINDS.values() else KINDS.values()),
-            "weights": mark(_models(entry, given, known)), "data": mark(_photographs(given, known)), "inputs": mark({p: _input(Path(p)) for p in entry.get("inputs", [])})}
+    given: dict,                       # parameters that differ from the notebook's defaults
+    folder: str | Path | None = None,  # holds the notebook
+) -> dict:                             # parameters, notebook, inputs; plain JSON values
+    """What a run computes, apart from the weights it reads."""
+    values = {name: given.get(name, default) for name, (_, default) in defaults(entry, folder).items()}
+    return {"parameters": _as_kept(values), "notebook": digest([source for source, _ in _code(entry, folder)]), "inputs": {p: _input(Path(p)) for p in entry.get("inputs", [])}}
 
-def _numbers_file(entry): return next((Path(o) for o in entry["outputs"] if o.endswith(".json")), None)
+def numbers_file(entry): return next((Path(o) for o in entry["outputs"] if o.endswith(".json")), None)
+
+def other_weights(
+    numbers: dict,  # behind a figure
+) -> list:          # names
+    """Weights that made these numbers and are not those of this installation."""
+    from ..zoo import list_models
+    here = {m["name"]: m["fingerprint"] for m in list_models()}
+    return [name for name, mark in (numbers.get("made_by") or {}).get("weights", {}).items() if here.get(name) != mark]
 
 def outdated(
     entry: dict,                       # of the registry
-    profile: str,                      # smoke is never up to date: it writes elsewhere, and takes seconds
+    profile: str,                      # compact or paper
     folder: str | Path | None = None,  # holds the notebooks
-) -> list:                             # parts that differ from what made the outputs; none if up to date
-    """Why an item would run: `outputs` if one is missing, `profile` if another made them, or the parts of `state_of` that changed."""
-    path = _numbers_file(entry)
-    if profile == "smoke" or path is None or not all(Path(o).is_file() for o in entry["outputs"]): return ["outputs"]
-    made, now = figure_numbers(path).get("made_by") or {}, state_of(entry, profile, folder)
-    return ["profile"] * (made.get("profile") != profile) + [part for part in now if made.get(part) != now[part]]
+) -> list:                             # of words; none if up to date
+    """Why an item would run: its outputs are not there, or were made with other weights, parameters, inputs or another notebook."""
+    path = numbers_file(entry)
+    if path is None or not all(Path(o).is_file() for o in entry["outputs"]): return ["no outputs"]
+    numbers, now = figure_numbers(path), state_of(entry, check_parameters(entry, profile, folder), folder)
+    made = numbers.get("made_by") or {}
+    return ["other weights"] * bool(other_weights(numbers)) + [f"other {part}" for part in now if made.get(part) != now[part]]
 
-def _stamp(entry, profile, state, measured=None):
-    "Write into the numbers beside the picture what made them"
-    path = _numbers_file(entry)
-    if profile == "smoke" or path is None or not path.is_file(): return
-    numbers = figure_numbers(path)
-    if numbers.get("kind") == "smoke": return
-    numbers |= {"made_by": {"profile": profile, **state} | ({"measured": measured} if measured else {})}
-    atomic_write(path, (json.dumps(numbers, indent=1, ensure_ascii=False) + "\n").encode())
-
-def stands_in(
-    entry: dict,                       # of the registry
-    profile: str,                      # smoke, compact or paper
-    folder: str | Path | None = None,  # holds the notebooks
-) -> bool:
-    """Whether the sample photograph would stand in for Kodak, where numbers were asked for."""
-    return profile != "smoke" and entry["notebook"] is not None and "n_images" in _known(entry, folder) and not has_dataset("kodak")
+# %% running
 
 def _execute(notebook, record, parameters, progress=False):
     "Run a notebook in the current folder; a kernel that another robbed of its port while it started is started again"
-    import papermill
+    with needs("reproduce"): import papermill
     for trial in range(3):
         try: return papermill.execute_notebook(str(notebook), str(record), parameters, cwd=str(Path.cwd()), progress_bar=progress, extra_arguments=["--log-level=CRITICAL"])
         except RuntimeError as e:
             if trial == 2 or "before replying" not in str(e): raise
+
+def _aside(entry, profile, known, settings): return profile == "smoke" or settings or "n_images" in known and not has_dataset("kodak")
 
 def run_item(
     entry: dict,                       # of the registry
@@ -166,48 +196,44 @@ def run_item(
     folder: str | Path | None = None,  # holds the notebooks
     runs: str | Path = "runs",         # where the executed copy goes
     progress: bool = True,             # draw a bar
-) -> Path:                             # the executed copy
-    """Run one item's notebook in the current folder; without Kodak its outputs go to a folder beside the copy.
+    settings: list = (),               # changes on top of the profile, name=value each
+) -> tuple:                            # the executed copy, the files it wrote
+    """Run one item's notebook in the current folder. A smoke run, one with changed parameters and one without Kodak write under `runs`, all others what the registry names.
 
     Raises `StanhlicError` as `check_parameters` does, or if the notebook fails."""
-    import papermill
-    from nbclient.exceptions import CellTimeoutError
-    given, state = check_parameters(entry, profile, folder), state_of(entry, profile, folder)
-    if stands_in(entry, profile, folder): given, state = given | {"out": str(Path(runs) / "figures" / entry["paper"])}, None
-    record = Path(runs) / f"{entry['id']}.{profile}.ipynb"
+    with needs("reproduce"): import papermill
+    with needs("reproduce"): from nbclient.exceptions import CellTimeoutError
+    given, known = check_parameters(entry, profile, folder, settings), defaults(entry, folder)
+    if "out" in known and entry["outputs"] and not any(s.startswith("out=") for s in settings) and _aside(entry, profile, known, settings):
+        given = given | {"out": str(Path(runs, entry["outputs"][0]).parent)}
+    places = [p for o in entry["outputs"] for p in {Path(o), Path(runs, o), Path("runs", o), Path(given.get("out", "."), Path(o).name)}]
+    stamp = lambda p: p.stat().st_mtime_ns if p.is_file() else None
+    before, record = {p: stamp(p) for p in places}, Path(runs) / f"{entry['id']}.{profile}.ipynb"
     record.parent.mkdir(parents=True, exist_ok=True)
     try: _execute(Path(folder or papers_folder()) / entry["notebook"], record, given, {"desc": entry["id"]} if progress else False)
     except papermill.PapermillExecutionError as e:
         said = (str(e.evalue).strip().splitlines() or [""])[-1]
         raise StanhlicError(f"{entry['id']} failed: {e.ename}: {said}; see {record}") from e
     except (CellTimeoutError, RuntimeError) as e: raise StanhlicError(f"{entry['id']} failed: its kernel died, often for want of memory; see {record}") from e
-    if state: _stamp(entry, profile, state)
-    return record
+    return record, [str(p) for p in places if stamp(p) != before[p]]
 
 def _in_the_way(entry, profile, folder):
     "What an item needs that is not here, or None"
     if entry["notebook"] is None: return entry["needs"]
     if profile == "smoke" or profile not in entry["parameters"]: return None
-    lacking = [n for n, mark in _models(entry, entry["parameters"][profile] or {}, _known(entry, folder)).items() if mark == "missing" and not Path(n).is_file()]
-    return f"the weights {', '.join(lacking)}, which are not in this installation" if lacking else None
+    from ..zoo import list_models
+    name = (entry["parameters"][profile] or {}).get("model", defaults(entry, folder).get("model", (None, None))[1])
+    if name and name not in [m["name"] for m in list_models()] and not Path(name).is_file(): return f"the weights {name}, which are not in this installation"
 
-def _touch(entry, profile, folder):
-    "Declare an item up to date; its numbers keep the marks that they were measured with"
-    path = _numbers_file(entry)
-    made = (path and figure_numbers(path) or {}).get("made_by") or {}
-    if made.get("profile") != profile: raise StanhlicError(f"{entry['id']}: there are no numbers of profile {profile} to declare up to date; run it without --touch")
-    _stamp(entry, profile, state_of(entry, profile, folder), made.get("measured", made))
-
-def _run_one(entry, profile, folder, runs, progress, force, touch, named):
+def _run_one(entry, profile, folder, runs, progress, force, settings, named):
     "Outcome, detail and outputs of one item"
     if lacking := _in_the_way(entry, profile, folder): return "needs", lacking, []
     if profile not in entry["parameters"] and not named: return "left out", f"has no profile {profile}", []
-    changed = outdated(entry, profile, folder) if profile in entry["parameters"] and not force else ["asked for"]
-    if not changed: return "up to date", "made by what is here", entry["outputs"]
-    if touch: _touch(entry, profile, folder); return "touched", f"{', '.join(changed)} changed, and by your word no number", entry["outputs"]
-    record = run_item(entry, profile, folder, runs, progress)
-    if not stands_in(entry, profile, folder): return "done", str(record), entry["outputs"]
-    return "smoke", demo_images(1)[1], [str(Path(runs, "figures", entry["paper"], Path(o).name)) for o in entry["outputs"]]
+    if profile in entry["parameters"] and profile != "smoke" and not force and not settings and not outdated(entry, profile, folder):
+        return "up to date", "nothing was run; --force runs it", entry["outputs"]
+    record, written = run_item(entry, profile, folder, runs, progress, settings)
+    numbers = next((figure_numbers(p) for p in written if p.endswith(".json")), None) or {}
+    return "smoke" if profile == "smoke" or numbers.get("kind") == "smoke" else "done", str(record), written
 
 def reproduce(
     item: str | None = None,           # id; default: all
@@ -216,21 +242,25 @@ def reproduce(
     runs: str | Path = "runs",         # where executed copies go
     progress: bool = True,             # draw bars
     force: bool = False,               # run also what is up to date
-    touch: bool = False,               # run nothing: declare that what changed since moved no number
+    settings: list = (),               # changes to the profile of one item, name=value each
     report=lambda row: None,           # called with each row as it is ready
 ) -> list:                             # rows: id, outcome, seconds, detail, outputs
-    """Run one item or all, each in the current folder; outcome is done, smoke, up to date, touched, failed, left out or needs.
+    """Run one item or all, each in the current folder; outcome is done, smoke, up to date, failed, left out or needs.
 
-    Raises `StanhlicError` for an unknown item or profile."""
+    Raises `StanhlicError` for an unknown item or profile, or settings that no item takes."""
     if profile not in PROFILES: raise StanhlicError(f"unknown profile '{profile}'; choose {', '.join(PROFILES)}")
-    rows = []
-    for entry in [find_item(item, folder)] if item else list_items(folder):
+    if settings and not item: raise StanhlicError("--set changes the parameters of one item; name it")
+    entries, rows = [find_item(item, folder)] if item else list_items(folder), []
+    if settings and entries[0]["notebook"]: check_parameters(entries[0], profile, folder, settings)
+    for entry in entries:
         start = time.perf_counter()
-        try: outcome, detail, outputs = _run_one(entry, profile, folder, runs, progress, force, touch, bool(item))
+        try: outcome, detail, outputs = _run_one(entry, profile, folder, runs, progress, force, settings, bool(item))
         except StanhlicError as e: outcome, detail, outputs = "failed", str(e), []
         rows.append(dict(id=entry["id"], outcome=outcome, seconds=time.perf_counter() - start, detail=detail, outputs=outputs))
         report(rows[-1])
     return rows
+
+# %% what the numbers decide
 
 def _look_up(numbers, path):
     "Value at a/b/c in nested mappings and lists, or None"
@@ -238,11 +268,6 @@ def _look_up(numbers, path):
         if isinstance(numbers, list): numbers = numbers[int(key)] if key.lstrip("-").isdigit() and -len(numbers) <= int(key) < len(numbers) else None
         else: numbers = numbers.get(key) if isinstance(numbers, dict) else None
     return numbers
-
-def _shipped():
-    "Fingerprints of the weights that are here; numbers of others are said to be so"
-    from stanhlic.zoo import list_models
-    return {m["fingerprint"] for m in list_models()}
 
 def _holds(value, check):
     if value is None: return None
@@ -259,58 +284,85 @@ def _limit(check):
 
 def _undecided(numbers, check):
     "Why the number of a check decides nothing, or None"
-    if "valid" not in check: return None
-    needed = check["valid"]
-    value = _look_up(numbers, needed["path"])
-    if value is None: return f"not known whether {needed['why']}"
-    return None if value >= needed["at_least"] else needed["why"]
+    if "valid" in check:
+        needed, value = check["valid"], _look_up(numbers, check["valid"]["path"])
+        if value is None: return f"not known whether {needed['why']}"
+        if value < needed["at_least"]: return needed["why"]
+    if "spread" in check:
+        runs, limit = _look_up(numbers, check["spread"]) or [], check[next(r for r in RULES if r in check)]
+        if len(runs) < 3: return "fewer than three runs"
+        if min(runs) < limit < max(runs): return f"the limit lies within the spread of {len(runs)} runs, {shown(min(runs), check.get('unit', ''))} to {shown(max(runs), check.get('unit', ''))}"
 
 def verdicts(
-    entry: dict,              # of the registry
-    root: str | Path = ".",   # where figures/ is
-) -> list:                    # rows: id, says, published, ours, difference, unit, digits, rule, kind, holds (None: not measured or not decided), verdict
-    """The checks of an item against the numbers it left; a published value may be a place in them, @a/b/c."""
-    path = _numbers_file(entry)
-    numbers = (figure_numbers(Path(root) / path) if path else None) or {}
-    kind, rows = numbers.get("kind", "drawn" if numbers else None), []
-    if numbers.get("fingerprint") and numbers["fingerprint"] not in _shipped(): kind = f"{kind}, other weights"
-    number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
+    entry: dict,     # of the registry
+    numbers: dict,   # that the item left
+) -> list:           # rows: id, says, published, recomputed, counted, ours, unit, digits, held if, rule, kind, arithmetic, holds (None: not measured or not decided), verdict
+    """The checks of an item against its numbers; what it is held beside may be a place in them, @a/b/c."""
+    kind, rows = numbers.get("kind", "drawn"), []
     for c in entry.get("checks", []):
-        ours, theirs = None if numbers.get("kind") == "smoke" else _look_up(numbers, c["ours"]), c.get("published")
-        if isinstance(theirs, str) and theirs.startswith("@"): theirs = _look_up(numbers, theirs[1:])
-        holds, why = _holds(ours, c), _undecided(numbers, c)
-        verdict = "not measured" if holds is None else f"not decided: {why}" if why else "yes" if holds else "no"
-        rows.append(dict(id=entry["id"], says=c["says"], published=theirs, ours=ours, difference=ours - theirs if number(ours) and number(theirs) else None, unit=c.get("unit", ""), digits=c.get("digits"),
-                         rule=_limit(c), kind=None if ours is None else c.get("kind", kind), holds=None if why else holds, verdict=verdict))
+        ours, beside = _look_up(numbers, c["ours"]), {b: c.get(b) for b in BESIDE}
+        beside = {b: _look_up(numbers, v[1:]) if isinstance(v, str) and v.startswith("@") else v for b, v in beside.items()}
+        of, holds, why = c.get("kind", kind), _holds(ours, c), _undecided(numbers, c)
+        arithmetic = of in ARITHMETIC
+        if kind == "smoke" and not arithmetic: verdict, holds = "a smoke run decides nothing", None
+        elif holds is None: verdict = "not measured"
+        else: verdict, holds = (f"undecided: {why}", None) if why else ("yes" if holds else "no", holds)
+        if kind == "smoke" and not arithmetic: of = "smoke"
+        rows.append(dict(id=entry["id"], says=c["says"], **beside, ours=ours, unit=c.get("unit", ""), digits=c.get("digits"), rule=c["rule"], kind=of, arithmetic=arithmetic, holds=holds, verdict=verdict) | {"held if": _limit(c)})
     return rows
 
-def shown(
-    value,                      # number, truth value, text or None
-    unit: str = "",             # of a number; "%" is a change, "share" a fraction to be shown in percent
-    digits: int | None = None,  # decimals; default: one in percent, else three significant digits
-) -> str:
-    """A value as tables show it."""
-    if value is None: return "–"
-    if isinstance(value, bool): return "yes" if value else "no"
-    if isinstance(value, str): return value
-    sign = "+" if unit == "%" else ""
-    if unit == "share": value, unit = 100 * value, "%"
-    if isinstance(value, int): text = f"{value:,}"
-    elif digits is not None: text = f"{value:{sign}.{digits}f}"
-    else: text = f"{value:{sign}.1f}" if unit.startswith("%") else f"{value:.3g}"
-    return f"{text} {unit}".strip().replace("-", "−")
+def as_text(
+    row: dict,  # of `verdicts`
+) -> dict:      # claim, published, recomputed or counted, ours, of, held if, rule, held; all text
+    """A verdict ready for a table."""
+    number = lambda key: "" if row[key] is None else shown(row[key], row["unit"], row["digits"])
+    theirs = next((f"{number(b)} ({b})" for b in ARITHMETIC if row[b] is not None), "")
+    return {"claim": row["says"], "published": number("published"), "from their points or code": theirs, "ours": shown(row["ours"], row["unit"], row["digits"]) if row["rule"] else "",
+            "ours is": SIZES.get(row["kind"], row["kind"]) + ", other weights" * row.get("other_weights", False), "held if": row["held if"], "rule written": row["rule"] and f"{row['rule']} measuring", "held": row["verdict"]}
+
+def kept_numbers(
+    entry: dict,               # of the registry
+    root: str | Path = ".",    # where figures/ is
+) -> dict:                     # empty if the item was not run there at more than smoke size
+    """The numbers kept with an item's figure."""
+    path = numbers_file(entry)
+    numbers = (figure_numbers(Path(root) / path) if path else None) or {}
+    return {} if numbers.get("kind") == "smoke" else numbers
+
+def first_table(
+    numbers: dict,  # that an item left
+) -> list:          # rows with plain values, perhaps none
+    """The first table among an item's numbers."""
+    tables = [v for v in (numbers.get("table"), *numbers.values()) if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)]
+    plain = [[{k: v for k, v in r.items() if not isinstance(v, (dict, list))} for r in t] for t in tables]
+    return next((t for t in plain if any(t)), [])
 
 def overview(
     root: str | Path = ".",            # where figures/ is
     folder: str | Path | None = None,  # holds papers.yaml
-) -> list:                             # rows: item, claim, published, ours, held if, held here
-    """All claims that a rule decides, ready for a table."""
+) -> list:                             # rows: item, paper, word (yes, no, undecided, needs, arithmetic), other_weights, and those of `verdicts`; of an item without rules one row
+    """Where every claim is: decided, undecided, or what it needs."""
     rows = []
     for entry in list_items(folder):
-        for v in verdicts(entry, root):
-            number = lambda key: shown(v[key], v["unit"], v["digits"])
-            of = "" if v["kind"] in (None, "drawn") else f", {v['kind']}".replace("full", "full size")
-            held = v["verdict"] if v["holds"] is None else f"**{v['verdict']}**{of}"
-            rows.append({"item": entry["id"], "claim": v["says"], "published": number("published"), "ours": number("ours"), "held if": v["rule"], "held here": held})
-        if entry["notebook"] is None: rows.append({"item": entry["id"], "claim": entry["claim"], "published": "", "ours": "", "held if": "", "held here": f"needs {entry['needs']}"})
+        numbers, head = kept_numbers(entry, root), {"item": entry["id"], "paper": entry["paper"]}
+        others = bool(other_weights(numbers))
+        for v in verdicts(entry, numbers):
+            word = "arithmetic" if v["arithmetic"] else "needs" if v["verdict"] == "not measured" else "undecided" if v["holds"] is None else v["verdict"]
+            rows.append(head | v | {"word": word, "other_weights": others})
+        if entry["notebook"] is None:
+            nothing = dict.fromkeys(("published", "recomputed", "counted", "ours", "digits", "holds"))
+            rows.append(head | nothing | {"word": "needs", "says": entry["claim"], "unit": "", "kind": "", "rule": "", "held if": "", "arithmetic": False, "verdict": f"needs {entry['needs']}", "other_weights": False})
     return rows
+
+def tally(
+    root: str | Path = ".",            # where figures/ is
+    folder: str | Path | None = None,  # holds papers.yaml
+) -> list:                             # rows, one for a paper: paper, yes, no, undecided, needs, arithmetic, rule after
+    """How many claims of each paper hold here, fail, are not decided, or need something; checks of arithmetic are counted apart, as held of all. The last number counts the rules that were written when a measurement was already there."""
+    rows, found = overview(root, folder), []
+    for paper in dict.fromkeys(e["paper"] for e in list_items(folder)):
+        own = [r for r in rows if r["paper"] == paper]
+        count, sums = Counter(r["word"] for r in own), [r for r in own if r["word"] == "arithmetic"]
+        found.append({"paper": paper, **{w: count[w] for w in ("yes", "no", "undecided", "needs")}, "arithmetic": f"{sum(bool(r['holds']) for r in sums)} of {len(sums)}",
+                      "rule after": sum(r.get("rule") == "after" and r["word"] != "arithmetic" for r in own)})
+    return found

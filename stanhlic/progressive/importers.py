@@ -3,7 +3,7 @@
 import argparse, re
 from pathlib import Path
 import torch
-from ..modelfile import read_checkpoint
+from .. import modelfile
 from ..backbone import Zou22Config
 from ..errors import StanhlicError
 from .model import ProgressiveModel
@@ -13,7 +13,7 @@ def read_checkpoint(
     path: str | Path,  # the authors' .pth.tar, or any file with a state dict
 ) -> tuple[dict, dict]:  # tensors; arguments of the training run, empty if there are none
     """Tensors and arguments of a checkpoint; raises `StanhlicError` if it is missing or holds anything but plain values."""
-    found = read_checkpoint(path, known=[argparse.Namespace])
+    found = modelfile.read_checkpoint(path, known=[argparse.Namespace])
     args = found.get("args", {})
     tensors = {k: v for k, v in found.get("state_dict", found).items() if torch.is_tensor(v)}
     if not tensors: raise StanhlicError(f"{path}: holds no state dict; give the authors' file")

@@ -32,14 +32,6 @@ def share_quality(
     return 100 * (count - 0.5) / (elements - 1)
 
 # %% ../../nbs/progressive/00_masking.ipynb #62c842e0
-def _quantile(values: torch.Tensor, q: float) -> torch.Tensor:
-    """Linearly interpolated quantile of a vector of any length."""
-    if values.numel() <= 2**24: return torch.quantile(values, q)
-    rank = torch.tensor(q, dtype=torch.float64) * (values.numel() - 1)
-    low = int(rank)
-    ends = values.sort().values[low:low + 2]
-    return torch.lerp(ends[0], ends[-1], float(rank - low))
-
 def slice_mask(
     scale: torch.Tensor,  # σ as the network gives it, [N, M, h, w]
     quality: float,       # percentage of each slice
@@ -51,16 +43,17 @@ def slice_mask(
     thresholds = torch.stack([_quantile(row, 1 - quality / 100) for row in flat])
     return (flat >= thresholds[:, None]).view_as(scale)
 
+def _quantile(values: torch.Tensor, q: float) -> torch.Tensor:
+    """Linearly interpolated quantile of a vector of any length."""
+    if values.numel() <= 2**24: return torch.quantile(values, q)
+    rank = torch.tensor(q, dtype=torch.float64) * (values.numel() - 1)
+    low = int(rank)
+    ends = values.sort().values[low:low + 2]
+    return torch.lerp(ends[0], ends[-1], float(rank - low))
+
 # %% ../../nbs/progressive/00_masking.ipynb #e3477a70
 RANKINGS = ("global", "slice", "random", "channel")
 STEPS = 256  # rounds in which the slices take turns
-
-def _slice_keys(scale: np.ndarray, slices: int):
-    "Round, slice and rank of every element; sort by them in that order"
-    flat = scale.reshape(slices, -1)
-    rank = np.empty(flat.shape, np.int64)
-    np.put_along_axis(rank, np.argsort(-flat, axis=1, kind="stable"), np.arange(flat.shape[1])[None], 1)
-    return rank * STEPS // flat.shape[1], np.broadcast_to(np.arange(slices)[:, None], flat.shape), rank
 
 def coding_order(
     scale: torch.Tensor,         # σ of one picture, [M, h, w]
@@ -79,6 +72,13 @@ def coding_order(
     elif ranking == "channel": order = np.arange(scale.numel())
     else: raise StanhlicError(f"unknown ranking {ranking!r}; choose one of {', '.join(RANKINGS)}")
     return order if sent is None else order[~sent.cpu().numpy().ravel()[order]]
+
+def _slice_keys(scale: np.ndarray, slices: int):
+    "Round, slice and rank of every element; sort by them in that order"
+    flat = scale.reshape(slices, -1)
+    rank = np.empty(flat.shape, np.int64)
+    np.put_along_axis(rank, np.argsort(-flat, axis=1, kind="stable"), np.arange(flat.shape[1])[None], 1)
+    return rank * STEPS // flat.shape[1], np.broadcast_to(np.arange(slices)[:, None], flat.shape), rank
 
 # %% ../../nbs/progressive/00_masking.ipynb #f404afed
 def quality_mask(

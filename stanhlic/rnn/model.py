@@ -10,7 +10,6 @@ import torch
 import torch.nn as nn
 from ..backbone import add_noise, round_ste
 from ..codec import Coded, check_layers
-from ..errors import StanhlicError
 from ..priors import SCALE_MIN, FactorizedPrior, gaussian_mass, lower_bound
 from .networks import Decoder, Encoder, HyperDecoder, HyperEncoder, RnnConfig
 

@@ -49,12 +49,6 @@ def gaussian_pmf(
     return gaussian_mass(edges[:-1], edges[1:], sigma.double().cpu()[:, None])
 
 # %% ../../nbs/stanh/01_rate.ipynb #c3beaa70
-def _logistic_mass(edges):
-    "Mass between neighbouring logits along the last axis."
-    lo, hi = edges[..., :-1], edges[..., 1:]
-    sign = torch.where(lo + hi > 0, -1.0, 1.0).to(edges.dtype)
-    return (torch.sigmoid(sign * hi) - torch.sigmoid(sign * lo)).abs()
-
 def factorized_mass(
     prior,                    # has `logits`: [1, 1, n] -> [C, 1, n]
     quantizer: Quantizer,     # L levels
@@ -66,6 +60,12 @@ def factorized_mass(
     if torch.isfinite(edges.detach()[0]): return _logistic_mass(prior.logits(edges[None, None])[:, 0])
     inner = prior.logits(edges[None, None, 1:-1])[:, 0]
     return _logistic_mass(F.pad(F.pad(inner, (1, 0), value=-torch.inf), (0, 1), value=torch.inf))
+
+def _logistic_mass(edges):
+    "Mass between neighbouring logits along the last axis."
+    lo, hi = edges[..., :-1], edges[..., 1:]
+    sign = torch.where(lo + hi > 0, -1.0, 1.0).to(edges.dtype)
+    return (torch.sigmoid(sign * hi) - torch.sigmoid(sign * lo)).abs()
 
 # %% ../../nbs/stanh/01_rate.ipynb #e8be90c7
 @torch.no_grad()
@@ -96,11 +96,6 @@ def bits_hard(
     return _bits(gaussian_mass(take(edges, k), take(edges, k + 1), sigma.to(edges.dtype)))
 
 # %% ../../nbs/stanh/01_rate.ipynb #9e8548e0
-def _take_channel(table, k):
-    "`table[c, k]` for k shaped [B, C, ...] and a table [C, L]."
-    base = torch.arange(len(table), device=k.device) * table.shape[1]
-    return take(table.flatten(), k + base.view(1, -1, *[1] * (k.ndim - 2)))
-
 def factorized_bits_hard(
     k: torch.Tensor,          # integer cells [B, C, ...], 0..T; beyond counts as the outermost
     prior,                    # factorized prior of C channels
@@ -111,14 +106,12 @@ def factorized_bits_hard(
     table = _bits(factorized_mass(prior, quantizer, form))
     return _take_channel(table, k.clamp(0, table.shape[1] - 1))
 
-# %% ../../nbs/stanh/01_rate.ipynb #8984af92
-def _half_cells(v, quantizer):
-    "Distances from v to the published interval's lower and upper edge."
-    c = quantizer.staircase().levels
-    half = c.diff() / 2
-    k = cell_index(v, (c[1:] + c[:-1]) / 2)
-    return take(F.pad(half, (1, 0)), k), take(F.pad(half, (0, 1)), k)
+def _take_channel(table, k):
+    "`table[c, k]` for k shaped [B, C, ...] and a table [C, L]."
+    base = torch.arange(len(table), device=k.device) * table.shape[1]
+    return take(table.flatten(), k + base.view(1, -1, *[1] * (k.ndim - 2)))
 
+# %% ../../nbs/stanh/01_rate.ipynb #8984af92
 def gaussian_midpoint(
     v: torch.Tensor,       # ŷ − μ, any shape, on a level or not
     sigma: torch.Tensor,   # σ, shape of v
@@ -127,6 +120,13 @@ def gaussian_midpoint(
     """Likelihood as published, for values off the grid too (`adaptive_gaussian_conditional.py` 489-568)."""
     below, above = _half_cells(v, quantizer)
     return lower_bound(gaussian_mass(v - below, v + above, sigma), FLOOR)
+
+def _half_cells(v, quantizer):
+    "Distances from v to the published interval's lower and upper edge."
+    c = quantizer.staircase().levels
+    half = c.diff() / 2
+    k = cell_index(v, (c[1:] + c[:-1]) / 2)
+    return take(F.pad(half, (1, 0)), k), take(F.pad(half, (0, 1)), k)
 
 # %% ../../nbs/stanh/01_rate.ipynb #8f50dada
 def factorized_midpoint(
@@ -141,32 +141,18 @@ def factorized_midpoint(
     mass = _logistic_mass(edges)[..., 0].view(v.shape[1], v.shape[0], *v.shape[2:])
     return lower_bound(mass.transpose(0, 1), FLOOR)
 
-# %% ../../nbs/stanh/01_rate.ipynb #f0948cc7
-def _three_cells(v, sigma, edges, k, beta):
-    "Scaled edges t, logistics S, probabilities P, bits B and normalised memberships m of the three cells around each flat v."
-    e = [edges[i:].index_select(0, k) for i in range(4)]
-    S = [torch.sub(v, x).mul_(2 * beta).sigmoid_() for x in e]
-    t = [x.div_(sigma) for x in e]
-    left = [(x < 0).to(v.dtype) for x in t]
-    tail = [torch.erfc(x.abs().mul_(2 ** -0.5)).mul_(n - 0.5) for x, n in zip(t, left)]
-    P = [(tail[j + 1] - tail[j]).add_(left[j] - left[j + 1]).clamp_(min=FLOOR) for j in range(3)]
-    B = [p.log2().neg_() for p in P]
-    total = (S[0] - S[3]).clamp_(min=1e-6)
-    m = [(S[j] - S[j + 1]).div_(total) for j in range(3)]
-    return t, S, P, B, m, total
-
-# %% ../../nbs/stanh/01_rate.ipynb #8d087159
-def _soft_bits_slopes(v, sigma, beta, parts, R):
-    "Derivatives of each element's soft bits R: by v, by σ, and by the four edges around it."
-    t, S, P, B, m, total = parts
-    h = [B[0] - R, B[1] - B[0], B[2] - B[1], R - B[2]]
-    u = [x.div_(p) for x, p in zip(m, P)]
-    g = [u[0], u[1] - u[0], u[2] - u[1], -u[2]]
-    soft, density = total.reciprocal_().mul_(2 * beta), (1 / (math.sqrt(2 * math.pi) * math.log(2))) / sigma
-    slope = [torch.addcmul(x, x, x, value=-1).mul_(y).mul_(soft) for x, y in zip(S, h)]
-    rise = [(x * x).mul_(-0.5).exp_().mul_(y).mul_(density) for x, y in zip(t, g)]
-    by_sigma = (rise[0] * t[0]).addcmul_(rise[1], t[1]).addcmul_(rise[2], t[2]).addcmul_(rise[3], t[3]).neg_()
-    return slope[0] + slope[1] + slope[2] + slope[3], by_sigma, [x.sub_(y) for x, y in zip(rise, slope)]
+# %% ../../nbs/stanh/01_rate.ipynb #49c2804f
+def bits_soft(
+    v: torch.Tensor,       # residual y − μ before quantization, any shape
+    sigma: torch.Tensor,   # σ, same shape
+    quantizer: Quantizer,  # only its thresholds count
+    beta: float,           # inverse temperature, finite
+) -> torch.Tensor:         # bits, same shape
+    """Expected bits of the soft cell membership, threshold form; differentiable in v, σ and the thresholds (spec 16.1)."""
+    b = quantizer.staircase().thresholds
+    dtype = torch.promote_types(v.dtype, b.dtype)
+    v, sigma = torch.broadcast_tensors(v.to(dtype), sigma.to(dtype))
+    return _SoftBits.apply(v.flatten(), sigma.flatten(), b.to(dtype), float(beta), torch.is_grad_enabled()).view(v.shape)
 
 # %% ../../nbs/stanh/01_rate.ipynb #b96c47f8
 class _SoftBits(torch.autograd.Function):
@@ -196,18 +182,32 @@ class _SoftBits(torch.autograd.Function):
             gb[i:i + cells] += torch.bincount(k, kept[2 + i] * grad, minlength=cells).to(gb.dtype)
         return kept[0] * grad, kept[1] * grad, gb[2:-2], None, None
 
-# %% ../../nbs/stanh/01_rate.ipynb #49c2804f
-def bits_soft(
-    v: torch.Tensor,       # residual y − μ before quantization, any shape
-    sigma: torch.Tensor,   # σ, same shape
-    quantizer: Quantizer,  # only its thresholds count
-    beta: float,           # inverse temperature, finite
-) -> torch.Tensor:         # bits, same shape
-    """Expected bits of the soft cell membership, threshold form; differentiable in v, σ and the thresholds (spec 16.1)."""
-    b = quantizer.staircase().thresholds
-    dtype = torch.promote_types(v.dtype, b.dtype)
-    v, sigma = torch.broadcast_tensors(v.to(dtype), sigma.to(dtype))
-    return _SoftBits.apply(v.flatten(), sigma.flatten(), b.to(dtype), float(beta), torch.is_grad_enabled()).view(v.shape)
+# %% ../../nbs/stanh/01_rate.ipynb #f0948cc7
+def _three_cells(v, sigma, edges, k, beta):
+    "Scaled edges t, logistics S, probabilities P, bits B and normalised memberships m of the three cells around each flat v."
+    e = [edges[i:].index_select(0, k) for i in range(4)]
+    S = [torch.sub(v, x).mul_(2 * beta).sigmoid_() for x in e]
+    t = [x.div_(sigma) for x in e]
+    left = [(x < 0).to(v.dtype) for x in t]
+    tail = [torch.erfc(x.abs().mul_(2 ** -0.5)).mul_(n - 0.5) for x, n in zip(t, left)]
+    P = [(tail[j + 1] - tail[j]).add_(left[j] - left[j + 1]).clamp_(min=FLOOR) for j in range(3)]
+    B = [p.log2().neg_() for p in P]
+    total = (S[0] - S[3]).clamp_(min=1e-6)
+    m = [(S[j] - S[j + 1]).div_(total) for j in range(3)]
+    return t, S, P, B, m, total
+
+# %% ../../nbs/stanh/01_rate.ipynb #8d087159
+def _soft_bits_slopes(v, sigma, beta, parts, R):
+    "Derivatives of each element's soft bits R: by v, by σ, and by the four edges around it."
+    t, S, P, B, m, total = parts
+    h = [B[0] - R, B[1] - B[0], B[2] - B[1], R - B[2]]
+    u = [x.div_(p) for x, p in zip(m, P)]
+    g = [u[0], u[1] - u[0], u[2] - u[1], -u[2]]
+    soft, density = total.reciprocal_().mul_(2 * beta), (1 / (math.sqrt(2 * math.pi) * math.log(2))) / sigma
+    slope = [torch.addcmul(x, x, x, value=-1).mul_(y).mul_(soft) for x, y in zip(S, h)]
+    rise = [(x * x).mul_(-0.5).exp_().mul_(y).mul_(density) for x, y in zip(t, g)]
+    by_sigma = (rise[0] * t[0]).addcmul_(rise[1], t[1]).addcmul_(rise[2], t[2]).addcmul_(rise[3], t[3]).neg_()
+    return slope[0] + slope[1] + slope[2] + slope[3], by_sigma, [x.sub_(y) for x, y in zip(rise, slope)]
 
 # %% ../../nbs/stanh/01_rate.ipynb #99a97d69
 def factorized_bits_soft(

@@ -1,11 +1,52 @@
-"""What others measured, as curves; and the small tables that set it beside ours."""
+"""Rate-distortion curves and where they come from: published, measured here, or kept from an earlier item; one against another."""
 
-import csv
-import warnings
+import csv, json, warnings
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+import numpy as np
 import stanhlic
 from ..errors import StanhlicError
+from ..images import read_bytes
+from ..metrics import bd_rate, pareto, to_db
+from .classical import CODECS
+
+ORIGINS = ("published", "full", "compact", "measured", "smoke")  # kinds of a curve; classical codecs are measured, of no size
+
+@dataclass
+class Curve:
+    "A rate-distortion curve and where it comes from; raises `StanhlicError` for an unknown kind or uneven lists"
+    method: str                  # chooses the color
+    kind: str                    # published, full, compact, measured or smoke
+    bpp: list                    # rates [n]
+    psnr: list | None = None     # dB [n]
+    ms_ssim: list | None = None  # in [0, 1] [n]
+    label: str | None = None     # name in the legend, default the method
+    source: str | None = None    # file, repository or table of the numbers
+    def __post_init__(self):
+        if self.kind not in ORIGINS: raise StanhlicError(f"unknown kind of curve '{self.kind}'; choose {', '.join(ORIGINS)}")
+        for v in (self.psnr, self.ms_ssim):
+            if v is not None and len(v) != len(self.bpp): raise StanhlicError(f"curve {self.method}: {len(self.bpp)} rates but {len(v)} qualities")
+        if self.kind == "published" and not self.source: raise StanhlicError(f"curve {self.method}: published numbers need a source")
+        self.label = self.label or self.method
+
+    def quality(self, metric):  # dB [n], or None where the curve has no such metric
+        "Quality axis in dB"
+        values = self.psnr if metric == "psnr" else self.ms_ssim
+        if values is None or None in list(values): return None
+        return np.asarray(values, float) if metric == "psnr" else to_db(np.asarray(values, float))
+
+def from_results(
+    data: dict,    # CompressAI's schema: name, results {bpp, psnr-rgb, ms-ssim-rgb}
+    method: str,   # chooses the color
+    kind: str,     # published, full, compact, measured or smoke
+    label: str | None = None,   # default: the name in the data
+    source: str | None = None,  # default: the description in the data
+) -> Curve:
+    """A curve from a result file; raises `StanhlicError` if it has no rates."""
+    r = data.get("results", {})
+    if not r.get("bpp"): raise StanhlicError(f"results of {method} have no 'bpp'; expected CompressAI's schema")
+    return Curve(method, kind, r["bpp"], r.get("psnr-rgb"), r.get("ms-ssim-rgb", r.get("ms-ssim")), label or data.get("name"), source or data.get("description"))
 
 def published_folder() -> Path:  # holds the .csv files
     """Where the published numbers are: inside the installed package, else in the repository."""
@@ -27,28 +68,26 @@ def published(
     method: str,                 # as data/published names it
     dataset: str = "kodak",      # likewise
     label: str | None = None,    # in the legend; default: the method
-    colour: str | None = None,   # method whose colour it takes; default: its own
+    color: str | None = None,    # method whose color it takes; default: its own
     interpolated: bool = False,  # STanH's interpolated points too
     file: str | None = None,     # only from this file of data/published
-):                               # Curve of published points
+) -> Curve:
     """A published curve with its source; raises `StanhlicError` if there is none."""
-    from stanhlic.lab.plots import Curve
     own = [r for r in archive() if r["method"] == method and r["dataset"] == dataset and (interpolated or r["kind"] != "interpolated") and file in (None, r["file"])]
     points = {m: sorted((r["bpp"], r["value"]) for r in own if r["metric"] == m) for m in ("psnr", "ms-ssim-db")}
     main = points["psnr"] or points["ms-ssim-db"]
     if not main: raise StanhlicError(f"no published curve '{method}' on {dataset}; data/published holds {', '.join(sorted({r['method'] for r in archive() if r['dataset'] == dataset})) or 'none there'}")
     whole = len(points["ms-ssim-db"]) == len(main)
-    return Curve(colour or method, "published", [b for b, _ in main], [v for _, v in points["psnr"]] or None,
+    return Curve(color or method, "published", [b for b, _ in main], [v for _, v in points["psnr"]] or None,
                  [1 - 10 ** (-v / 10) for _, v in points["ms-ssim-db"]] if whole else None, label or method, own[0]["source"])
 
 def against(
-    tested,                # Curve
-    reference,             # Curve
+    tested: Curve,
+    reference: Curve,
     metric: str = "psnr",  # psnr or ms-ssim
     method: str = "pchip", # pchip, akima or cubic
 ) -> dict:                 # value (percent of rate, or None), low, high (dB), overlap, or why
     """BD-rate of a curve against another, each without the points that another of its own beats; `why` says what is in the way."""
-    from stanhlic.metrics import bd_rate, pareto
     if tested.quality(metric) is None or reference.quality(metric) is None: return {"value": None, "why": f"no {metric}"}
     try:
         with warnings.catch_warnings():
@@ -56,57 +95,40 @@ def against(
             return bd_rate(*(v for c in (reference, tested) for v in pareto(c.bpp, c.quality(metric))), method)._asdict()
     except StanhlicError as e: return {"value": None, "why": str(e)}
 
-def percent(
-    value: float | None,  # in percent
-    digits: int = 1,      # after the point
-) -> str | None:          # with sign; None stays None
-    """A percentage as tables show it."""
-    return None if value is None else f"{value:+.{digits}f} %".replace("-", "−")
-
-def table(
-    rows: list,       # mappings with equal keys
-    digits: int = 4,  # significant ones of a float
-):                    # IPython Markdown, to be shown
-    """Rows as a Markdown table; an empty list says so."""
-    from IPython.display import Markdown
-    if not rows: return Markdown("*nothing to show*")
-    def show(v): return "" if v is None else f"{v:.{digits}g}" if isinstance(v, float) else str(v)
-    lines = [list(rows[0]), ["---"] * len(rows[0])] + [[show(v).replace("|", "\\|") for v in r.values()] for r in rows]
-    return Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
-
 def figure_numbers(
     path: str | Path,  # .json beside a picture
 ) -> dict | None:      # None if it is not there
     """The numbers behind a figure, looked for here and in the folders above; raises `StanhlicError` if the file is no JSON."""
-    import json
-    from stanhlic.images import read_bytes
     found = next((p for p in (folder / path for folder in (Path.cwd(), *Path.cwd().parents)) if p.is_file()), None)
     if found is None: return None
     try: return json.loads(read_bytes(found))
     except ValueError as e: raise StanhlicError(f"{found}: not JSON; remove it and run its item again") from e
 
+def made_with(
+    numbers: dict,  # behind a figure
+) -> str:
+    """The weights behind a figure's numbers, in words."""
+    return ", ".join(f"{name} {mark}" for name, mark in (numbers.get("made_by") or {}).get("weights", {}).items()) or "unknown"
+
 def measured(
     path: str | Path,            # .json of an item that has a table of bpp and psnr
-    method: str,                 # chooses the colour
+    method: str,                 # chooses the color
     label: str | None = None,    # in the legend
     trained: bool = False,       # leave interpolated points out
-):                               # Curve, or None if the item was not run
+) -> Curve | None:               # None if the item was not run
     """Our own curve from the numbers of an earlier item."""
-    from stanhlic.lab.plots import Curve
     numbers = figure_numbers(path)
     rows = [r for r in (numbers or {}).get("table", []) if not (trained and str(r.get("point", "")).startswith("interpolated"))]
     if not rows: return None
     similar = [r.get("ms_ssim_db") for r in rows]
     return Curve(method, numbers["kind"], [r["bpp"] for r in rows], [r["psnr"] for r in rows],
-                 None if None in similar else [1 - 10 ** (-v / 10) for v in similar], label, f"{Path(path).name}, model {numbers.get('fingerprint', 'unknown')}")
+                 None if None in similar else [1 - 10 ** (-v / 10) for v in similar], label, f"{Path(path).name}, weights {made_with(numbers)}")
 
 def classical_curves(
     path: str | Path,  # .json of an item that measured classical codecs
     images: str,       # what the pictures were, as `demo_images` says
 ) -> dict:             # codec -> Curve; none if the item was not run, or ran on other pictures
     """Curves of classical codecs from the numbers of an earlier item."""
-    from stanhlic.lab.classical import CODECS
-    from stanhlic.lab.plots import Curve
     numbers = figure_numbers(path) or {}
     if numbers.get("images") != images: return {}
     return {n: Curve(n, "measured", c["bpp"], c["psnr-rgb"], c["ms-ssim-rgb"], CODECS[n].label) for n, c in numbers.get("classical", {}).items()}
@@ -115,7 +137,7 @@ def rivals(
     path: str | Path,  # .json of an item that measured a model and classical codecs
     images: str,       # what the pictures were, as `demo_images` says
     name: str,         # key of that model's curve
-    method: str,       # chooses its colour
+    method: str,       # chooses its color
     label: str,        # in the legend
 ) -> dict:             # key -> Curve; none if the item was not run, or ran on other pictures
     """Trained points of an earlier item's model, the classical codecs beside it, and the published curve of BPG."""
