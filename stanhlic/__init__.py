@@ -15,7 +15,7 @@ Everything refused is a `StanhlicError` with one line that says what to do; its 
     container, modelfile   the .slic file; weights on disk
     backbone, lean         networks that the systems share
     codec                  the class behind all codecs: quality, targets, encode, decode
-    training               one loop for all systems
+    training, soap         one loop for all systems, and its optimizer
     stanh                  variable rate by learned quantizers (STanH)
     rnn                    layered files from a recurrent model
     progressive            files that may be cut at any byte
@@ -39,7 +39,7 @@ DEFAULT_MODEL = "stanh-zou22-compact"  # of `load`, `encode` and the command lin
 __all__ = ["CutFile", "CutFileWarning", "DEFAULT_MODEL", "DamagedFile", "NotEnoughMemory", "OutOfReach", "StanhlicError", "WrongModel",
            "decode", "encode", "info", "load", "models"]
 _MODULES = ("backbone", "cli", "codec", "container", "datasets", "entropy", "errors", "evaluate", "images", "lab", "lean", "metrics", "modelfile",
-            "pillow", "priors", "progressive", "rnn", "stanh", "sync", "training", "view", "zoo")
+            "pillow", "priors", "progressive", "rnn", "soap", "stanh", "sync", "training", "view", "zoo")
 
 
 def __getattr__(name: str):
