@@ -7,7 +7,7 @@ from itertools import takewhile
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..cli import DEFAULT_MODEL
+from .. import DEFAULT_MODEL
 from ..datasets import sample_photograph
 from ..errors import StanhlicError
 from ..images import atomic_write
