@@ -131,7 +131,8 @@ def rooms(pages, known, items):
     for room, (title, about) in ROOMS.items():
         found = entries(room)
         pages[f"{room}/index.md"] = "\n\n".join([f"# {title}", about, EXPORTED, lines(found), toctree([Path(p).stem for p in found], "hidden")])
-    found = entries("train")
+    named = [Path(p).name for p in re.findall(r"\]\(([^)]+\.ipynb)\)", pages["train/index.md"])]  # in the order in which the page names them
+    found = dict(sorted(entries("train").items(), key=lambda x: (named + [Path(x[0]).name]).index(Path(x[0]).name)))
     pages["train/index.md"] += "\n\n" + "\n\n".join(["## Notebooks", lines(found), toctree([Path(p).stem for p in found], "hidden")])
     sections = []
     for paper, title in PAPERS.items():
