@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from ..entropy import PrefixDecoder, SymbolDecoder, SymbolEncoder, Tables, integer_tables, read_varint, state_crc, write_varint
-from ..errors import StanhlicError
+from ..errors import DamagedFile, StanhlicError
 from ..priors import gaussian_mass, scale_indexes, scale_middles, scale_table
 from ..sync import DESYNC, marks, settle, split_marks
 from .masking import RANKINGS, coding_order, quality_mask
@@ -50,11 +50,11 @@ class Layout:
     @staticmethod
     def from_bytes(data: bytes) -> "Layout":
         """Read the parameters; raises `StanhlicError` if they are damaged."""
-        if len(data) < 2 or data[0] >= len(RANKINGS): raise StanhlicError("the file's progressive parameters are damaged; fetch it again")
+        if len(data) < 2 or data[0] >= len(RANKINGS): raise DamagedFile("the file's progressive parameters are damaged; fetch it again")
         elements, offset = read_varint(data, 2)
         base_bytes, offset = read_varint(data, offset)
         checks = [int.from_bytes(data[i:i + 4], "little") for i in range(offset, len(data), 4)]
-        if not checks or (len(data) - offset) % 4: raise StanhlicError("the file's progressive parameters are damaged; fetch it again")
+        if not checks or (len(data) - offset) % 4: raise DamagedFile("the file's progressive parameters are damaged; fetch it again")
         return Layout(RANKINGS[data[0]], elements, base_bytes, data[1], tuple(checks))
 
 # %% ../../nbs/progressive/03_stream.ipynb #e356224a
@@ -116,7 +116,7 @@ def read_base(
     """Decode the base; raises `StanhlicError` on damaged bytes or if the scales differ from the encoder's by more than close calls."""
     level = model.config.level
     told, coded = split_marks(data, [16 * shape[2] * shape[3] * level.latent // level.slices] * level.slices)
-    if coded is None: raise StanhlicError("the base is too short; the file is damaged, fetch it again")
+    if coded is None: raise DamagedFile("the base is too short; the file is damaged, fetch it again")
     decoder, seen = SymbolDecoder(coded), []
     read = lambda rows, t, limit, form: torch.from_numpy((decoder.decode(rows, t) - limit).reshape(form)).to(device, torch.float32)
     z_hat = read(_z_rows(shape), z_tables, Z_RANGE, shape) + model.entropy_bottleneck.medians()
@@ -243,7 +243,7 @@ class Reader:
             number = len(found)
             if number == len(self.stages): self._begin(told, found and found[-1])
             rows = self.stages[number].rows[:left]
-            if not len(rows): raise StanhlicError("the file claims more elements than the picture has; it is damaged, fetch it again")
+            if not len(rows): raise DamagedFile("the file claims more elements than the picture has; it is damaged, fetch it again")
             symbols = decoder.decode(rows, self.tables, in_order=True) if complete else decoder.decode(rows, self.tables)
             found.append(symbols)
             left -= len(rows)
