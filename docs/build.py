@@ -336,7 +336,7 @@ def module_page(path):
     """Name and page of a module: its public names in the order of the source."""
     source = path.read_text(encoding="utf-8")
     tree, comments = ast.parse(source), Comments(source)
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     public, defined, parts = public_names(tree), {}, []
     for node in tree.body:
         if isinstance(node, ast.Assign):
@@ -354,7 +354,7 @@ def module_page(path):
 
 
 def api(pages):
-    modules = dict(module_page(p) for p in sorted((ROOT / "stanhlic").rglob("*.py")) if not p.name.startswith("_"))
+    modules = dict(module_page(p) for p in [ROOT / "stanhlic/__init__.py", *sorted((ROOT / "stanhlic").rglob("[!_]*.py"))])
     for name, text in modules.items(): pages[f"api/{name}.md"] = text
     def row(name): return {"module": f"[{name}]({name}.md)", "what it is for": modules[name].split("\n\n")[2]}
     names = sorted(modules, key=lambda n: (n.count("."), n))
