@@ -1,7 +1,28 @@
-"""Modules:
+"""Learned image compression at any rate: three trained codecs, real files, and what you need to build on them.
 
-- `stanhlic.pillow`: Pillow reads and writes `.slic` files once this module is imported: `Image.open("photo.slic")`, `image.save("photo.slic", quality=50)`."""
+    import stanhlic
+    data = stanhlic.encode("photo.png", target_bpp=0.3)       # bytes of a .slic file; also quality=, target_bytes=, target_psnr=, layers=
+    picture = stanhlic.decode(data)                           # uint8 [H, W, 3]; a path will do as well
+    codec = stanhlic.load("progressive-compact")              # a name or a path; codec.encode(image, 50), codec.decode(data)
+    stanhlic.info("photo.slic"); stanhlic.models()            # what a file holds, which models there are
+    import stanhlic.pillow                                    # Image.open("photo.slic"), image.save("photo.slic", quality=50)
 
+Everything refused is a `StanhlicError` with one line that says what to do; its kinds are `DamagedFile`, `CutFile`, `WrongModel`,
+`OutOfReach` and `NotEnoughMemory`. Torch is imported when a codec is first needed, not before.
+
+    images, metrics        pictures in and out; PSNR, MS-SSIM, bits per pixel, Bjøntegaard measures
+    entropy, priors, sync  range coder with integer tables; probability models; arithmetic that two machines agree on
+    container, modelfile   the .slic file; weights on disk
+    backbone, lean         networks that the systems share
+    codec                  the class behind all codecs: quality, targets, encode, decode
+    training, soap         one loop for all systems, and its optimizer
+    stanh                  variable rate by learned quantizers (STanH)
+    rnn                    layered files from a recurrent model
+    progressive            files that may be cut at any byte
+    zoo                    models by name or fingerprint
+    evaluate, view, cli    measuring on pictures; a page with a slider; the command `stanhlic`
+    datasets, lab          pictures to measure on; what only the papers' figures need
+"""
 from functools import lru_cache as _lru_cache
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPES
@@ -18,7 +39,7 @@ DEFAULT_MODEL = "stanh-zou22-compact"  # of `load`, `encode` and the command lin
 __all__ = ["CutFile", "CutFileWarning", "DEFAULT_MODEL", "DamagedFile", "NotEnoughMemory", "OutOfReach", "StanhlicError", "WrongModel",
            "decode", "encode", "info", "load", "models"]
 _MODULES = ("backbone", "cli", "codec", "container", "datasets", "entropy", "errors", "evaluate", "images", "lab", "lean", "metrics", "modelfile",
-            "pillow", "priors", "progressive", "rnn", "stanh", "sync", "training", "view", "zoo")
+            "pillow", "priors", "progressive", "rnn", "soap", "stanh", "sync", "training", "view", "zoo")
 
 
 def __getattr__(name: str):

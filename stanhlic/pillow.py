@@ -1,7 +1,4 @@
-"""Pillow reads and writes `.slic` files once this module is imported: `Image.open("photo.slic")`, `image.save("photo.slic", quality=50)`.
-
-`save` takes what `stanhlic.encode` takes: quality, target_bpp, target_bytes, target_psnr, layers, model, device. Pictures that are not RGB
-are converted or refused by the rules of `stanhlic.images`. What is missing from a cut file comes as a warning."""
+"""Pillow reads and writes `.slic` files once this module is imported: `Image.open("photo.slic")`, `image.save("photo.slic", quality=50)`."""
 from PIL import Image, ImageFile
 
 from . import decode, encode
@@ -22,7 +19,7 @@ class SlicImageFile(ImageFile.ImageFile):
         self._whole = False
 
     def load(self):
-        """Decode the file; raises `StanhlicError` if there is no picture in it."""
+        """Decode the file; warns if it is cut, raises `StanhlicError` if there is no picture in it."""
         if not self._whole:
             self.fp.seek(0)
             picture = decode(self.fp.read())
@@ -33,6 +30,7 @@ class SlicImageFile(ImageFile.ImageFile):
 
 
 def _save(image: Image.Image, fp, filename) -> None:
+    "`save` takes what `stanhlic.encode` takes; what is not RGB is converted or refused by the rules of `stanhlic.images`"
     fp.write(encode(image, **{k: image.encoderinfo[k] for k in _OPTIONS if k in image.encoderinfo}))
 
 
