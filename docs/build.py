@@ -273,7 +273,7 @@ def field(name, kind, default, meaning):
     return [f":param {name}: {text.strip()}"] + ([f":type {name}: `{kind_of(kind)}`"] if kind else [])
 
 
-def prose(node): return escape(ast.get_docstring(node) or "")
+def prose(node): return "\n".join(line if line.startswith("    ") else escape(line) for line in (ast.get_docstring(node) or "").splitlines())
 
 
 def function(node, comments, kind="py:function", prefix=""):
@@ -349,14 +349,14 @@ def module_page(path):
             if node.name in public: parts.append(node)
     parts = [constant(*x, comments) if isinstance(x, tuple) else class_page(x, comments) if isinstance(x, ast.ClassDef) else function(x, comments) for x in parts]
     notebook = re.search(r"File to edit: (?:\.\./)+nbs/(\S+\.ipynb)", source)
-    about = [escape(ast.get_docstring(tree) or ""), f"Written and explained in the notebook [{notebook[1]}](../{notebook[1]})." if notebook else ""]
+    about = [prose(tree), f"Written and explained in the notebook [{notebook[1]}](../{notebook[1]})." if notebook else ""]
     return name, "\n\n".join([f"# {name}", fence(f"py:module}} {name}", ""), *about, *parts])
 
 
 def api(pages):
     modules = dict(module_page(p) for p in [ROOT / "stanhlic/__init__.py", *sorted((ROOT / "stanhlic").rglob("[!_]*.py"))])
     for name, text in modules.items(): pages[f"api/{name}.md"] = text
-    def row(name): return {"module": f"[{name}]({name}.md)", "what it is for": modules[name].split("\n\n")[2]}
+    def row(name): return {"module": f"[{name}]({name}.md)", "what it is for": modules[name].split("\n\n")[2].splitlines()[0]}
     names = sorted(modules, key=lambda n: (n.count("."), n))
     pages["api/index.md"] = "\n\n".join(["# API", "Read from the source; a parameter's meaning is the comment beside it.", grid([row(n) for n in names]), toctree([f"{n.removeprefix('stanhlic.')} <{n}>" for n in names], "hidden")])
 
