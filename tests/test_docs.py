@@ -59,7 +59,7 @@ def test_every_module_has_a_page_with_every_public_name(build, pages):
 def test_what_stands_beside_a_parameter_stands_on_its_page(pages):
     assert ":param device: auto, cpu, cuda or cuda:N (default `'auto'`)\n:type device: `str`" in pages["api/stanhlic.zoo.md"]
     assert ":returns: holds the .csv files" in pages["api/stanhlic.lab.curves.md"]
-    codec = pages["api/stanhlic.stanh.codec.md"]
+    codec = pages["api/stanhlic.codec.md"]
     assert "{py:method} quality_for(image, " in codec and ":param self:" not in codec
 
 
