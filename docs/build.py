@@ -83,6 +83,8 @@ def prepared(path, page):
             if c.cell_type == "markdown": c.source = relinked(c.source, page)
             elif not c.source: c.source, c.metadata["tags"] = "pass", ["remove-input"]  # a cell without source would be left out
             elif marks & {"export", "exporti", "exports"}: c.metadata["tags"] = [*c.metadata.get("tags", []), "export"]
+            for o in c.get("outputs", []):
+                if "text/markdown" in o.get("data", {}): o.data["text/markdown"] = relinked("".join(o.data["text/markdown"]), page)
             cells.append(c)
     nb.cells = cells
     return nb

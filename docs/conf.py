@@ -18,6 +18,7 @@ nb_render_markdown_format = "myst"       # tables in outputs
 nb_merge_streams = True
 nb_output_stderr = "remove"              # progress bars
 myst_enable_extensions = ["dollarmath", "fieldlist"]
+myst_heading_anchors = 2                 # links to a section of another page
 myst_dmath_double_inline = True          # $$ inside a paragraph
 smartquotes_action = "D"                 # dashes; quotation marks stay
 

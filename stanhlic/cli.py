@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
+from . import DEFAULT_MODEL
 from .errors import StanhlicError
 
 app = typer.Typer(name="stanhlic", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -77,13 +78,19 @@ def _busy(text):
     try: yield
     finally: done.set(); thread.join()
 
-DEFAULT_MODEL = "stanh-zou22-compact"
 Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda; auto takes CUDA where there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
 def _emit(value, text, as_json): typer.echo(json.dumps(value) if as_json else text)
 
 def _size(n): return f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n / 1e3:.1f} kB"
+
+def _zoo():
+    "The zoo, in a process that keeps freed memory for the next tensor"
+    from stanhlic import zoo
+    from stanhlic.images import keep_memory
+    keep_memory()
+    return zoo
 
 def _no_pipe(*paths):
     "Refuse `-`, which elsewhere stands for a pipe"
@@ -124,13 +131,13 @@ def _one_rate(**given):
 
 def _needs_layers(codec):
     "Refuse --layers where there are none"
-    if not hasattr(codec, "layers"): raise StanhlicError(f"--layers is for layered models (rnn); {codec.name} is a {codec.kind} model")
+    if not codec.layers: raise StanhlicError(f"--layers is for layered models (rnn); {codec.name} is a {codec.kind} model")
 
 def _compressed(image, codec, given):
     "Bytes and quality; the picture is analysed once, however many qualities are tried"
     from stanhlic.container import read_header
     if "layers" in given: _needs_layers(codec)
-    image = codec.analyse(image)
+    image = codec.analyze(image)
     if any(name.startswith("target") for name in given): given = {"quality": codec.quality_for(image, **given)}
     data = codec.encode(image, **given)
     return data, given.get("quality", codec.describe(read_header(data))["quality"])
@@ -205,8 +212,8 @@ def _compress(
     _no_pipe(source, target)
     given = _one_rate(quality=quality, target_bpp=target_bpp, target_bytes=target_bytes, target_psnr=target_psnr, layers=layers)
     from stanhlic.images import image_files, read_bytes
-    from stanhlic.zoo import load_codec
-    jobs, codec = _jobs(source, target, image_files, ".slic"), functools.cache(lambda: load_codec(model, device))
+    jobs, zoo = _jobs(source, target, image_files, ".slic"), _zoo()
+    codec = functools.cache(lambda: zoo.load_codec(model, device))
     def work(source, target):
         done = _one_picture(source, read_bytes(source), target, codec, given)
         if not as_json: typer.echo(f"{target}: {done['bytes']} bytes, {done['bpp']:.4f} bpp, quality {done['quality']:.4g}, {done['model']}")
@@ -220,7 +227,6 @@ def _picture(codec, data, layers):
     if layers is not None:
         _needs_layers(codec)
         return codec.decode(data, layers=layers), None
-    if not hasattr(codec, "decoder"): return codec.decode(data), None
     decoder = codec.decoder().feed(data)
     return decoder.image(), decoder.note
 
@@ -234,7 +240,7 @@ def _one_file(source, target, codec, layers):
     "Decompress a file; `codec(kind, fingerprint)` gives the codec that can"
     from stanhlic.images import check_writable_suffix, read_bytes, write_image
     data = read_bytes(source)
-    with _about_file(source): header = _sound(data)
+    with _about_file(source): header = _zoo().sound_header(data)
     check_writable_suffix(target)
     _check_target(source, target)
     with _busy("decompressing"), _about_file(source): picture, note = _picture(codec(header.kind, header.fingerprint), data, layers)
@@ -264,36 +270,15 @@ def _decompress(
     """
     _no_pipe(source, target)
     from stanhlic.container import Header
-    from stanhlic.zoo import codec_for
     jobs = _jobs(source, target, _slic_files, ".png")
-    codec = functools.cache(lambda kind, fingerprint: codec_for(Header(kind, fingerprint, 1, 1), model, device))
+    codec = functools.cache(lambda kind, fingerprint: _zoo().codec_for(Header(kind, fingerprint, 1, 1), model, device))
     _all_done(_in_turn(source, jobs, lambda a, b: _one_file(a, b, codec, layers))[1], jobs)
 
 @contextlib.contextmanager
 def _about_file(path):
     "Put the file's name before a refusal that does not know it"
     try: yield
-    except StanhlicError as e: raise StanhlicError(f"{path}: {e}") from e
-
-MAY_BE_CUT = ("rnn", "progressive")
-
-def _sound(data):
-    "Header of a file that is whole, where it has to be; needs no model"
-    from stanhlic.container import read_header, unpack
-    header = read_header(data)
-    if header.kind not in MAY_BE_CUT: unpack(data)
-    return header
-
-def _described(data):
-    "What a file says of itself, and what its codec adds"
-    from stanhlic.container import describe
-    from stanhlic.zoo import codec_for, find_model
-    header, found = _sound(data), describe(data)
-    try: name = find_model(header.fingerprint)["name"]
-    except StanhlicError: return found | {"model": None}
-    with _busy("reading"): codec = codec_for(header, device="cpu")
-    note = None if found["complete"] else codec.decoder().feed(data).note or "the file is cut; what follows belongs to the whole of it"
-    return found | {"model": name, "note": note} | codec.describe(header)
+    except StanhlicError as e: raise type(e)(f"{path}: {e}") from e
 
 @app.command("info")
 def _info(
@@ -311,15 +296,17 @@ def _info(
     """
     from stanhlic.images import read_bytes
     data = read_bytes(file)
-    with _about_file(file): found = _described(data)
+    with _busy("reading"), _about_file(file): found = _zoo().describe_file(data)
     whole = {"count", "partial", "declared", "damaged", "note"} if found["complete"] else set()
     shown = {k: v for k, v in found.items() if k not in whole} | {"bpp": f"{found['bpp']:.4f}", "model": found["model"] or "unknown here; decompress needs --model PATH"}
     _emit(found, "\n".join(f"{k:<12} {v}" for k, v in shown.items()), as_json)
 
-def _room(header):
-    "The codec's module of a file that may be cut, or one line"
-    if header.kind in MAY_BE_CUT: return importlib.import_module(f"stanhlic.{header.kind}.codec")
-    raise StanhlicError(f"a {header.kind} file is all or nothing, it cannot be cut; compress the picture again at another quality, or with an rnn or progressive model")
+def _cuttable(header):
+    "The codec class of a file that may be cut, or one line"
+    from stanhlic.codec import codec_class
+    if not codec_class(header.kind).truncatable:
+        raise StanhlicError(f"a {header.kind} file is all or nothing, it cannot be cut; compress the picture again at another quality, or with an rnn or progressive model")
+    return codec_class(header.kind)
 
 def _one_cut(**given):
     "The size that was asked for, exactly one"
@@ -356,9 +343,9 @@ def _truncate(
     data = read_bytes(source)
     with _about_file(source):
         header = read_header(data)
-        pixels, room = header.height * header.width, _room(header)
+        pixels, kind = header.height * header.width, _cuttable(header)
         _check_target(source, target)
-        cut = room.truncate(data, layers=layers) if layers else room.truncate(data, given.get("bytes") or bytes_within(bpp, header.height, header.width))
+        cut = kind.truncate(data, layers=layers) if layers else kind.truncate(data, given.get("bytes") or bytes_within(bpp, header.height, header.width))
     atomic_write(target, cut)
     done = dict(input=source, output=target, bytes=len(cut), bpp=8 * len(cut) / pixels, height=header.height, width=header.width)
     _emit(done, f"{target}: {len(cut)} of {len(data)} bytes, {done['bpp']:.4f} bpp", as_json)
@@ -385,12 +372,11 @@ def _view(
     from stanhlic.container import read_header
     from stanhlic.images import atomic_write, read_bytes, read_image
     from stanhlic.view import make_page
-    from stanhlic.zoo import codec_for
     data, target = read_bytes(source), target or str(Path(source).with_suffix(".html"))
-    with _about_file(source): header = read_header(data); _room(header)
+    with _about_file(source): header = read_header(data); _cuttable(header)
     picture = None if original is None else read_image(original)
     _check_target(source, target)
-    with _busy("decoding"), _about_file(source): page, note = make_page(codec_for(header, model, device), data, Path(source).name, picture, stops)
+    with _busy("decoding"), _about_file(source): page, note = make_page(_zoo().codec_for(header, model, device), data, Path(source).name, picture, stops)
     atomic_write(target, page.encode())
     _remark(source, note)
     typer.echo(f"{target}: {_size(len(page))}, open it in a browser")
@@ -429,6 +415,7 @@ def _eval(
     """
     chosen = _qualities(qualities or [])
     from stanhlic.evaluate import evaluate, write_results
+    _zoo()
     _check_target(images, out)
     result = evaluate(model, images, chosen or None, device)
     write_results(out, result)
@@ -469,6 +456,7 @@ def _bench(as_json: Json = False, device: Device = "cpu"):
       stanhlic bench
       stanhlic bench --json > bench.json
     """
+    _zoo()
     importlib.import_module("stanhlic.lab.bench").run(as_json, device=device)
 
 def _system(name):
@@ -581,6 +569,7 @@ def _selftest(models: Annotated[Optional[list[str]], typer.Argument(help="Names 
       stanhlic selftest stanh-zou22-wide
     """
     from stanhlic.evaluate import self_test
+    _zoo()
     with _busy("testing"): rows = self_test(device, models or ())
     typer.echo(_table([(r["model"], r["check"], "ok" if r["ok"] else "FAILED", r["detail"]) for r in rows], ("model", "check", "result", "detail")))
     if bad := [r for r in rows if not r["ok"]]: raise StanhlicError(f"{len(bad)} of {len(rows)} checks failed; the first: {bad[0]['check']}, {bad[0]['detail']}")

@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 from .entropy import read_varint, write_varint
-from .errors import StanhlicError
+from .errors import CutFile, DamagedFile, StanhlicError, WrongModel
 
 # %% ../nbs/ground/05_container.ipynb #b21d4466
 MAGIC = b"SLIC"
@@ -42,9 +42,9 @@ class Header:
         return self
 
     def check_owner(self, codec):
-        """Raise `StanhlicError` if a codec, by its `kind` and `fingerprint`, did not write the file."""
-        if self.kind != codec.kind: raise StanhlicError(f"the file was written by the codec {self.kind!r}, not {codec.kind!r}; choose a model of that kind")
-        if self.fingerprint != codec.fingerprint: raise StanhlicError(f"the file needs the model {self.fingerprint.hex()}, this is {codec.name} {codec.fingerprint.hex()}; give the right --model")
+        """Raise `WrongModel` if a codec, by its `kind` and `fingerprint`, did not write the file."""
+        if self.kind != codec.kind: raise WrongModel(f"the file was written by the codec {self.kind!r}, not {codec.kind!r}; choose a model of that kind")
+        if self.fingerprint != codec.fingerprint: raise WrongModel(f"the file needs the model {self.fingerprint.hex()}, this is {codec.name} {codec.fingerprint.hex()}; load that one (--model on the command line)")
 
 # %% ../nbs/ground/05_container.ipynb #9aecea92
 def _chunk_crc(header_crc: int, number: int, length: bytes, payload: bytes) -> bytes:
@@ -69,24 +69,22 @@ def pack(
     return b"".join(parts)
 
 # %% ../nbs/ground/05_container.ipynb #2f6256e6
-class _Cut(StanhlicError): "The bytes end before the header does"
-
 def _number(data: bytes, offset: int) -> tuple[int, int]:
-    "A varint; `_Cut` if the data ends inside it"
+    "A varint; `CutFile` if the data ends inside it"
     if all(byte >= 0x80 for byte in data[offset:offset + 5]) and len(data) < offset + 5:
-        raise _Cut(f"the file is cut inside its header, after {len(data)} bytes; fetch it again")
+        raise CutFile(f"the file is cut inside its header, after {len(data)} bytes; fetch it again")
     return read_varint(data, offset)
 
 def _take(data: bytes, offset: int, size: int) -> tuple[bytes, int]:
-    "The next bytes; `_Cut` if the data ends inside them"
-    if len(data) < offset + size: raise _Cut(f"the file is cut inside its header, after {len(data)} bytes; fetch it again")
+    "The next bytes; `CutFile` if the data ends inside them"
+    if len(data) < offset + size: raise CutFile(f"the file is cut inside its header, after {len(data)} bytes; fetch it again")
     return data[offset:offset + size], offset + size
 
 # %% ../nbs/ground/05_container.ipynb #3a88737a
 def _parse_header(data: bytes) -> tuple[Header, int, int, int]:
     "Header, number of chunks, offset of the first chunk, checksum of the header"
-    if len(data) == 0: raise StanhlicError("the file is empty; fetch it again")
-    if data[:4] != MAGIC[:len(data)]: raise StanhlicError(f"not a .slic file (it starts with {data[:4].hex()}); give one that stanhlic compress wrote")
+    if len(data) == 0: raise CutFile("the file is empty; fetch it again")
+    if data[:4] != MAGIC[:len(data)]: raise DamagedFile(f"not a .slic file (it starts with {data[:4].hex()}); give one that stanhlic compress wrote")
     (version,), offset = _take(data, 4, 1)
     (code,), offset = _take(data, offset, 1)
     if version != VERSIONS.get(KINDS.get(code), version):
@@ -95,13 +93,13 @@ def _parse_header(data: bytes) -> tuple[Header, int, int, int]:
     height, offset = _number(data, offset)
     width, offset = _number(data, offset)
     size, offset = _number(data, offset)
-    if size > MAX_PARAMS: raise StanhlicError(f"the header claims {size} bytes of parameters, at most {MAX_PARAMS} are allowed; the file is damaged")
+    if size > MAX_PARAMS: raise DamagedFile(f"the header claims {size} bytes of parameters, at most {MAX_PARAMS} are allowed; the file is damaged")
     params, offset = _take(data, offset, size)
     count, offset = _number(data, offset)
     stored, end = _take(data, offset, 4)
     crc = zlib.crc32(data[:offset])
-    if crc != int.from_bytes(stored, "little"): raise StanhlicError("the header fails its checksum; the file is damaged, fetch it again")
-    if count > MAX_CHUNKS: raise StanhlicError(f"the header claims {count} chunks, at most {MAX_CHUNKS} are allowed; the file is not ours")
+    if crc != int.from_bytes(stored, "little"): raise DamagedFile("the header fails its checksum; the file is damaged, fetch it again")
+    if count > MAX_CHUNKS: raise DamagedFile(f"the header claims {count} chunks, at most {MAX_CHUNKS} are allowed; the file is not ours")
     if code not in KINDS: raise StanhlicError(f"codec number {code} is unknown to this stanhlic; upgrade stanhlic")
     return Header(KINDS[code], fingerprint, height, width, params).check(), count, end, crc
 
@@ -109,7 +107,7 @@ def _parse_header(data: bytes) -> tuple[Header, int, int, int]:
 def read_header(
     data: bytes,  # a `.slic` file or its beginning
 ) -> Header:      # what it says about itself
-    """Read the header alone. Raises `StanhlicError` if it is foreign, newer, cut, damaged or out of bounds."""
+    """Read the header alone. Raises `CutFile` if it is not all there, `DamagedFile` if it is foreign or not sound, `StanhlicError` if it is newer or out of bounds."""
     return _parse_header(bytes(data))[0]
 
 # %% ../nbs/ground/05_container.ipynb #3cf6d118
@@ -131,13 +129,13 @@ class Prefix(NamedTuple):
 def unpack_prefix(
     data: bytes,  # a `.slic` file, perhaps cut at any byte after its header
 ) -> Prefix:      # what is whole, and the beginning of what is not
-    """Read a file that may be cut. Raises `StanhlicError` if the header is not sound or bytes follow the last chunk."""
+    """Read a file that may be cut. Raises as `read_header` does, and `DamagedFile` if bytes follow the last chunk."""
     data = bytes(data)
     header, count, offset, crc = _parse_header(data)
     chunks = []
     while len(chunks) < count:
         try: size, start = _number(data, offset)
-        except _Cut: return Prefix(header, chunks, b"", 0, count, False)
+        except CutFile: return Prefix(header, chunks, b"", 0, count, False)
         except StanhlicError: return Prefix(header, chunks, b"", 0, count, True)
         payload, end = data[start:start + size], start + size + 4
         if len(data) < end:
@@ -148,20 +146,20 @@ def unpack_prefix(
             return Prefix(header, chunks, payload, size, count, True)
         chunks.append(payload)
         offset = end
-    if len(data) > offset: raise StanhlicError(f"{len(data) - offset} bytes follow the last chunk; the file is damaged or was joined to another")
+    if len(data) > offset: raise DamagedFile(f"{len(data) - offset} bytes follow the last chunk; the file is damaged or was joined to another")
     return Prefix(header, chunks, b"", 0, count, False)
 
 # %% ../nbs/ground/05_container.ipynb #738da4c8
 def unpack(
     data: bytes,  # a whole `.slic` file
 ) -> tuple[Header, list[bytes]]:  # what it says about itself, its payloads
-    """Read a whole file. Raises `StanhlicError` if anything is missing, damaged or too much."""
+    """Read a whole file. Raises `CutFile` if something is missing, `DamagedFile` if something is damaged or too much."""
     found = unpack_prefix(data)
     if found.complete: return found.header, found.chunks
     number, missing = f"chunk {len(found.chunks) + 1} of {found.count}", found.declared - len(found.tail)
-    if found.damaged: raise StanhlicError(f"{number} fails its checksum; the file is damaged, fetch it again")
+    if found.damaged: raise DamagedFile(f"{number} fails its checksum; the file is damaged, fetch it again")
     what = f"lacks {missing} bytes" if missing > 0 else "is incomplete"
-    raise StanhlicError(f"the file is cut after {len(data)} bytes: {number} {what}; fetch it again")
+    raise CutFile(f"the file is cut after {len(data)} bytes: {number} {what}; fetch it again")
 
 # %% ../nbs/ground/05_container.ipynb #ad150f91
 def describe(

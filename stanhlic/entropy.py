@@ -11,7 +11,7 @@ __all__ = ['PRECISION', 'MAX_TABLES', 'MAX_SYMBOLS', 'PREFIX_MARGIN', 'PREFIX_LO
 import zlib
 import constriction
 import numpy as np
-from .errors import StanhlicError
+from .errors import DamagedFile, StanhlicError
 
 # %% ../nbs/ground/02_entropy.ipynb #eeaf4995
 PRECISION = 24                # every table row sums to 2**PRECISION
@@ -181,14 +181,14 @@ class SymbolDecoder:
         tables: Tables,           # tables of this call
         in_order: bool = False,   # as in the encoder's call
     ) -> np.ndarray:              # int32, shape of `indexes`
-        """Read the next symbols. Raises `StanhlicError` on bytes that no encoder with these tables wrote."""
+        """Read the next symbols. Raises `DamagedFile` on bytes that no encoder with these tables wrote."""
         shape, indexes = np.shape(indexes), check_indexes(indexes, tables)
         order, runs = _schedule(indexes, in_order)
         coded = np.empty(indexes.size, np.int32)
         try:
             for start, stop, row in runs: coded[start:stop] = self._coder.decode(tables.model(row), stop - start)
         except AssertionError:
-            raise StanhlicError("coded symbols are damaged or belong to another model; fetch the file again") from None
+            raise DamagedFile("coded symbols are damaged or belong to another model; fetch the file again") from None
         if order is None: return coded.reshape(shape)
         symbols = np.empty_like(coded)
         symbols[order] = coded
@@ -260,16 +260,16 @@ def read_varint(
     data: bytes,      # bytes to read from
     offset: int = 0,  # where the integer starts
 ) -> tuple[int, int]:  # the integer, the offset after it
-    """Read one LEB128 integer. Raises `StanhlicError` if it is cut, too long or padded."""
+    """Read one LEB128 integer. Raises `DamagedFile` if it is cut, too long or padded."""
     value = 0
     for place in range(5):
-        if offset + place >= len(data): raise StanhlicError("a number is cut off by the end of the data; fetch the file again")
+        if offset + place >= len(data): raise DamagedFile("a number is cut off by the end of the data; fetch the file again")
         byte = data[offset + place]
         value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
             if byte == 0 and place: break
             return value, offset + place + 1
-    raise StanhlicError("a number is spelled as no encoder spells it; the data is damaged, fetch it again")
+    raise DamagedFile("a number is spelled as no encoder spells it; the data is damaged, fetch it again")
 
 # %% ../nbs/ground/02_entropy.ipynb #d35ad914
 def encode_integers(
@@ -289,11 +289,11 @@ def decode_integers(
     max_count: int,   # most values that can be meant, e.g. the number of symbols
     offset: int = 0,  # where the list starts
 ) -> tuple[np.ndarray, int]:  # values int64 [N], the offset after them
-    """Read a list written by `encode_integers`. Raises `StanhlicError` if it is cut, too long or beyond int32."""
+    """Read a list written by `encode_integers`. Raises `DamagedFile` if it is cut, too long or beyond int32."""
     count, offset = read_varint(data, offset)
     if count > min(max_count, len(data) - offset):
-        raise StanhlicError(f"a list claims {count} values where {max_count} are possible; the data is damaged, fetch it again")
+        raise DamagedFile(f"a list claims {count} values where {max_count} are possible; the data is damaged, fetch it again")
     folded = np.empty(count, np.int64)
     for i in range(count): folded[i], offset = read_varint(data, offset)
-    if count and folded.max() >= 2**32: raise StanhlicError("an escaped value is beyond 32 bits; the data is damaged, fetch it again")
+    if count and folded.max() >= 2**32: raise DamagedFile("an escaped value is beyond 32 bits; the data is damaged, fetch it again")
     return (folded >> 1) ^ -(folded & 1), offset

@@ -1,9 +1,33 @@
-"""One exception for everything the package refuses, so that a caller can catch it and the command line can print it."""
+"""What the package refuses, as exceptions that a caller can catch and the command line can print. Each message says what is wrong and what to do."""
 import contextlib
 
 
 class StanhlicError(ValueError):
     """A refusal with one line that says what is wrong and what to do."""
+
+
+class DamagedFile(StanhlicError):
+    """The bytes are not what stanhlic wrote: changed, joined to others, forged, or never a file of ours."""
+
+
+class CutFile(DamagedFile):
+    """The file ends too early; the missing bytes would complete it."""
+
+
+class WrongModel(StanhlicError):
+    """The file, or the analyzed picture, belongs to another model than the one at hand, or to none that is known here."""
+
+
+class OutOfReach(StanhlicError):
+    """No file of this model meets the target for this picture; the message says what is within reach."""
+
+
+class NotEnoughMemory(StanhlicError):
+    """The picture needs more memory than is free."""
+
+
+class CutFileWarning(UserWarning):
+    """A file ends before its last layer; the complete layers were decoded."""
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .container import unpack
 from .datasets import find_dataset, list_datasets
 from .errors import StanhlicError
-from .images import atomic_write, image_files, read_bytes, read_image
+from .images import atomic_write, image_files, keep_memory, read_bytes, read_image
 from .metrics import MS_SSIM_MIN_SIDE, bpp, ms_ssim, psnr
 from .zoo import list_models, load_codec, model_path
 
@@ -33,6 +33,7 @@ def load_images(
 
 def _decode_here(folder, model, device):
     "What the fresh process does: each .slic file of the folder becomes a .npy, one line of JSON each"
+    keep_memory()
     try:
         codec, files = load_codec(model, device), sorted(Path(folder).glob("*.slic"))
         codec.decode(files[0].read_bytes())
@@ -75,7 +76,7 @@ def decode_folder(
     if not any(folder.glob("*.slic")): raise StanhlicError(f"{folder}: holds no .slic file")
     def heard(line): seconds.update([json.loads(line)]); report()
     with tempfile.TemporaryFile("w+") as errors:
-        command = ["import sys; from stanhlic.evaluate import _decode_here; _decode_here(*sys.argv[1:])", str(folder), str(model_path(model).resolve()), device]
+        command = ["import sys; from stanhlic.evaluate import _decode_here; _decode_here(*sys.argv[1:])", str(folder), str(model_path(model).resolve()), str(device)]
         code = _fresh(command, heard, errors)
         errors.seek(0); said = errors.read()
     _check_end(code, said)
@@ -86,7 +87,7 @@ def _encode_all(codec, images, qualities, folder, tick):
     rows = []
     codec.encode(images[0][1], qualities[0])
     for i, (name, array) in enumerate(images):
-        once = codec.analyse(array) if hasattr(codec, "analyse") else array
+        once = codec.analyze(array)
         for j, q in enumerate(qualities):
             start = time.perf_counter(); data = codec.encode(array, q); seconds = time.perf_counter() - start
             stem, pixels = f"{i:05d}_{j:03d}", array.shape[0] * array.shape[1]
@@ -112,7 +113,7 @@ def _measure_all(rows, images, decoded, tick):
     return rows
 
 def environment(
-    device: str = "cpu",  # cpu, cuda or cuda:N
+    device: str = "cpu",  # cpu, cuda or cuda:N, or a `torch.device`
 ) -> dict:                # versions, processor, threads, device
     """What a time was measured with; nothing that names the machine or its user."""
     import torch
@@ -137,27 +138,27 @@ def _result(codec, rows, qualities, names):
     what = f"{codec.name}: .slic files, decoded in a fresh process; 8-bit RGB, means over {len(names)} images"
     return {"name": codec.name, "description": what, "results": {k: _means(rows, qualities, k) for k in SCHEMA},
             "extras": {"quality": list(qualities), "bpp-estimated": _means(rows, qualities, "bpp-estimated"), "images": names, "per_image": rows,
-                       "fingerprint": codec.fingerprint.hex(), "environment": environment(str(getattr(codec, "device", "cpu")))}}
+                       "fingerprint": codec.fingerprint.hex(), "environment": environment(codec.device)}}
 
 QUALITIES = (0, 20, 40, 60, 80, 100)
 
 def _places(codec) -> tuple:
     "Qualities to measure a codec at if none are given"
-    layers = getattr(codec, "layers", None)
-    return QUALITIES if layers is None else tuple(100 * (k + 1) / layers if layers == 1 else 100 * k / (layers - 1) for k in range(layers))
+    layers = codec.layers
+    return tuple(100 * k / (layers - 1) for k in range(layers)) if layers > 1 else (100,) if layers else QUALITIES
 
 def evaluate(
     model: str | Path,               # name or path of a model
     images: str | Path | list,       # folder, data set, or [(name, uint8 (H, W, 3)), ...]
     qualities: tuple = None,         # each in [0, 100]; default: `QUALITIES`, or one for each layer
-    device: str = "auto",            # auto, cpu, cuda or cuda:N
+    device: str = "auto",  # auto, cpu, cuda or cuda:N
     progress: bool = True,           # draw a bar
 ) -> dict:                           # name, description, results, extras
     """Measure a model on pictures, from real files decoded in a fresh process.
 
     Raises `StanhlicError` for an unknown model, no pictures, or a quality outside 0 to 100."""
-    for q in qualities or ():
-        if not 0 <= q <= 100: raise StanhlicError(f"quality {q:g} is outside 0 to 100; choose one in between")
+    from .codec import check_quality
+    for q in qualities or (): check_quality(q)
     if qualities is not None and (not len(qualities) or len(set(qualities)) < len(qualities)): raise StanhlicError("give each quality once, and at least one")
     images, codec = load_images(images), load_codec(model, device)
     qualities = [float(q) for q in (_places(codec) if qualities is None else qualities)]
@@ -171,7 +172,7 @@ def evaluate(
 def write_results(
     path: str | Path,  # target, .json
     result: dict,      # as `evaluate` returns it
-):
+) -> None:
     """Write a result as JSON; raises `StanhlicError` if it cannot be written."""
     atomic_write(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
 
@@ -198,7 +199,7 @@ def _damage(data, trials=64):
     return sum(map(unnoticed, bad))
 
 def self_test(
-    device: str = "auto",          # auto, cpu, cuda or cuda:N
+    device: str = "auto",  # auto, cpu, cuda or cuda:N
     models: list = (),             # names or paths; none: every known one
     report=lambda row: None,       # called with each row as it is ready
 ) -> list:                         # rows: model, check, ok, detail

@@ -5,13 +5,13 @@ import json
 import math
 import os
 import re
-import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from .container import KINDS
-from .errors import StanhlicError
+from .errors import DamagedFile, StanhlicError
 from .images import atomic_write
 
 FORMAT = 1
@@ -38,7 +38,7 @@ def fingerprint(
 def check_name(
     name: str,        # of a model
     place: str = "",  # where it stands, for the message
-):
+) -> None:
     """Raise `StanhlicError` if no model may be called so."""
     if not isinstance(name, str) or not _NAME.fullmatch(name): raise StanhlicError(f"{place or 'name'}: model name {str(name)[:80]!r}; use up to 64 of a-z 0-9 . _ -")
 
@@ -98,7 +98,7 @@ def storage(
 
 def _read_head(path):
     "safetensors' own JSON header: tensor entries and metadata"
-    refusal = StanhlicError(f"{path}: not a safetensors file, or damaged; give a model file that stanhlic saved")
+    refusal = DamagedFile(f"{path}: not a safetensors file, or damaged; give a model file that stanhlic saved")
     if Path(path).is_dir(): raise StanhlicError(f"{path}: is a folder, not a model file")
     try:
         with open(path, "rb") as f:
@@ -108,7 +108,7 @@ def _read_head(path):
     except FileNotFoundError as e: raise StanhlicError(f"{path}: no such model file") from e
     except OSError as e: raise StanhlicError(f"{path}: cannot be read ({e.strerror or e})") from e
     except StanhlicError: raise
-    except (ValueError, RecursionError): raise refusal
+    except (ValueError, RecursionError) as e: raise refusal from e
     if not isinstance(head, dict): raise refusal
     return head
 
@@ -119,7 +119,7 @@ def _header(head, path):
     text = metadata.get("stanhlic") if isinstance(metadata, dict) else None
     if not isinstance(text, str): raise StanhlicError(f"{path}: safetensors, but not a stanhlic model; authors' files are read by the importers of stanhlic.zoo")
     try: return _check_header(json.loads(text), path)
-    except (RecursionError, json.JSONDecodeError) as e: raise StanhlicError(f"{path}: its header is damaged; fetch it again") from e
+    except (RecursionError, json.JSONDecodeError) as e: raise DamagedFile(f"{path}: its header is damaged; fetch it again") from e
 
 
 def inspect_weights(
@@ -131,7 +131,7 @@ def inspect_weights(
     entries = [v for k, v in head.items() if k != "__metadata__"]
     try: shapes = [e["shape"] for e in entries if e["dtype"].startswith(("F", "BF"))]
     except (KeyError, TypeError, AttributeError): shapes = [None]
-    if not all(isinstance(s, list) and all(type(n) is int and 0 <= n < 2**32 for n in s) for s in shapes): raise StanhlicError(f"{path}: its list of tensors is damaged; fetch it again")
+    if not all(isinstance(s, list) and all(type(n) is int and 0 <= n < 2**32 for n in s) for s in shapes): raise DamagedFile(f"{path}: its list of tensors is damaged; fetch it again")
     count = sum(map(math.prod, shapes))
     return header | dict(parameters=count, bytes=Path(path).stat().st_size, path=str(path))
 
@@ -147,10 +147,10 @@ def load_weights(
     header = _header(_read_head(path), path)
     try: tensors = load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, OverflowError) as e:
-        raise StanhlicError(f"{path}: cut or damaged ({str(e).splitlines()[0][:120]}); fetch it again") from e
+        raise DamagedFile(f"{path}: cut or damaged ({str(e).splitlines()[0][:120]}); fetch it again") from e
     mark = fingerprint(tensors, header["config"])
     if header.get("fingerprint") != mark.hex():
-        raise StanhlicError(f"{path}: its tensors give fingerprint {mark.hex()}, its header says {str(header.get('fingerprint'))[:16]}; the file is damaged, fetch it again")
+        raise DamagedFile(f"{path}: its tensors give fingerprint {mark.hex()}, its header says {str(header.get('fingerprint'))[:16]}; the file is damaged, fetch it again")
     return Weights(tensors, header, mark)
 
 
@@ -210,13 +210,14 @@ def read_checkpoint(
 
 
 def resolve_device(
-    device: str = "auto",  # auto, cpu, cuda or cuda:N
-) -> str:                  # cpu, cuda or cuda:N
+    device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
+) -> str:           # cpu, cuda or cuda:N
     """Device to run on: `auto` takes CUDA where there is one. Raises `StanhlicError` for a device that is not here."""
     import torch
+    device = str(device)
     if device == "auto": return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu": return device
-    if not re.fullmatch(r"cuda(:\d+)?", device): raise StanhlicError(f"unknown device '{device}'; choose auto, cpu or cuda")
+    if not re.fullmatch(r"cuda(:\d+)?", device): raise StanhlicError(f"unknown device '{device[:40]}'; choose auto, cpu or cuda")
     number = int(device.partition(":")[2] or 0)
     if number >= torch.cuda.device_count(): raise StanhlicError(f"device {device} is not here ({torch.cuda.device_count()} CUDA devices); choose cpu")
     return device

@@ -1,13 +1,12 @@
-"""Models by name: what is shipped or lies in the folders of STANHLIC_MODELS, and a codec from any of them."""
-import importlib
+"""Models by name: what is shipped or lies in the folders of STANHLIC_MODELS, a codec from any of them, and what a file says with the help of its model."""
 import os
 from pathlib import Path
 
 import stanhlic
-from .container import Header
-from .errors import StanhlicError
-from .images import keep_memory
-from .modelfile import inspect_weights, load_weights, resolve_device
+from stanhlic import DEFAULT_MODEL
+from .container import Header, describe, read_header, unpack, unpack_prefix
+from .errors import StanhlicError, WrongModel
+from .modelfile import inspect_weights, load_weights
 
 def _folders():
     given = os.environ.get("STANHLIC_MODELS", "")
@@ -30,10 +29,10 @@ def _known(): return ", ".join(m["name"] for m in list_models()) or "none, none 
 def find_model(
     fingerprint: bytes,  # of a `.slic` file
 ) -> dict:               # as `list_models` has it
-    """The model that a fingerprint belongs to, listed or not; raises `StanhlicError` if none here does."""
+    """The model that a fingerprint belongs to, listed or not; raises `WrongModel` if none here does."""
     for model in _every_model():
         if model["fingerprint"] == fingerprint.hex(): return model
-    raise StanhlicError(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the file of the right one with --model PATH; CHANGELOG.md says where weights are that were replaced")
+    raise WrongModel(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the file of the right one with model=PATH, or --model PATH on the command line; CHANGELOG.md says where weights are that were replaced")
 
 def model_path(
     model: str | Path,  # name, or path of a model file
@@ -47,36 +46,55 @@ def model_path(
     raise StanhlicError(f"unknown model '{model}'; known: {_known()}; or give the path of a .safetensors file")
 
 def load_codec(
-    model: str | Path,     # name, or path of a model file
-    device: str = "auto",  # auto, cpu, cuda or cuda:N
-    precision: str = "fp32",  # of analysis and synthesis: "fp32", or "bf16" where the device is fast in it
-):                         # codec
+    model: str | Path = DEFAULT_MODEL,  # name, or path of a model file
+    device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
+    precision: str = "fp32",            # of analysis and synthesis: "fp32", or "bf16" where the device is fast in it
+) -> "stanhlic.codec.Codec":
     """Load a model as a codec, ready to encode and decode; what is coded stays in fp32 at any precision.
 
-    On a CPU the process is told to keep freed memory, up to 512 MB (`images.keep_memory`). Raises `StanhlicError` for an unknown name, a file that is no sound model, a device that is not here, or a system this installation lacks."""
-    if precision not in ("fp32", "bf16"): raise StanhlicError(f"unknown precision {precision!r}; use fp32 or bf16")
+    Raises `StanhlicError` for an unknown name, a file that is no sound model, a device that is not here, or a system this installation lacks."""
+    from .codec import codec_class  # brings torch, which looking at models must not
     weights = load_weights(model_path(model))
-    module = f"stanhlic.{weights.header['system']}.codec"
-    try: codec = importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name and module.startswith(e.name): raise StanhlicError(f"{model}: this stanhlic has no {weights.header['system']} codec; upgrade stanhlic") from e
-        raise
-    if (device := resolve_device(device)) == "cpu": keep_memory()
-    return codec.from_weights(weights, device, precision)
+    return codec_class(weights.header["system"]).from_weights(weights, device, precision)
 
 def codec_for(
     header: Header,                   # of a `.slic` file
     model: str | Path | None = None,  # name or path; default: the known model of that fingerprint
-    device: str = "auto",             # auto, cpu, cuda or cuda:N
-):                                    # codec that can decode the file
-    """Load the codec that wrote a file.
+    device: str = "auto",  # auto, cpu, cuda or cuda:N
+) -> "stanhlic.codec.Codec":          # that can decode the file
+    """Load the codec that wrote a file; raises as `load_codec` and `model_for` do."""
+    return load_codec(model_for(header, model)["path"], device)
 
-    Raises `StanhlicError` if no known model has the file's fingerprint, if the one named has another, if it is of another system, or as `load_codec` does."""
+def model_for(
+    header: Header,                   # of a `.slic` file
+    model: str | Path | None = None,  # name or path; default: the known model of that fingerprint
+) -> dict:                            # as `list_models` has it
+    """The model that wrote a file. Raises `WrongModel` if no known model has the file's fingerprint, if the one named has another, or if it is of another system."""
     held = find_model(header.fingerprint) if model is None else inspect_weights(model_path(model))
     if held["fingerprint"] != header.fingerprint.hex():
-        raise StanhlicError(f"the file was written by the model with fingerprint {header.fingerprint.hex()}, {model} has {held['fingerprint']}; name the right one with --model")
-    if held["system"] != header.kind: raise StanhlicError(f"the file says {header.kind}, but its model {held['name']} is of system {held['system']}; the file is damaged or forged")
-    return load_codec(held["path"], device)
+        raise WrongModel(f"the file was written by the model with fingerprint {header.fingerprint.hex()}, {model} has {held['fingerprint']}; name the right one with model=, or --model on the command line")
+    if held["system"] != header.kind: raise WrongModel(f"the file says {header.kind}, but its model {held['name']} is of system {held['system']}; the file is damaged or forged")
+    return held
+
+def sound_header(
+    data: bytes,  # a `.slic` file, perhaps cut
+) -> Header:
+    """Header of a file from which a picture can come; raises as `unpack` does if a file that has to be whole is not. Needs no model."""
+    if not unpack_prefix(data).complete:
+        from .codec import codec_class
+        if not codec_class(read_header(data).kind).truncatable: unpack(data)
+    return read_header(data)
+
+def describe_file(
+    data: bytes,  # a `.slic` file, perhaps cut
+) -> dict:        # plain values: what the container tells, the model's name (None if it is not known here), a note or None, and the codec's own parameters
+    """Say what a file holds. Raises `StanhlicError` as `sound_header` does."""
+    header, found = sound_header(data), describe(data)
+    try: name = find_model(header.fingerprint)["name"]
+    except WrongModel: return found | {"model": None}
+    codec = codec_for(header, device="cpu")
+    note = None if found["complete"] else codec.decoder().feed(data).note or "the file is cut; what follows belongs to the whole of it"
+    return found | {"model": name, "note": note} | codec.describe(header)
 
 def import_progressive(
     path: str | Path,  # the authors' .pth.tar

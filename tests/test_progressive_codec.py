@@ -9,11 +9,12 @@ import torch
 from stanhlic.container import Header, pack, read_header, unpack_prefix
 from stanhlic.datasets import sample_photograph
 from stanhlic.errors import StanhlicError
+from stanhlic.sync import exact
 from stanhlic.progressive import stream
-from stanhlic.progressive.codec import ProgressiveCodec, base_end, exact
+from stanhlic.progressive.codec import ProgressiveCodec, base_end
 from stanhlic.progressive.model import lively
 from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
-from stanhlic.progressive.stream import BLOCK
+from stanhlic.progressive.stream import BLOCK_BYTES
 from stanhlic.zoo import load_codec
 
 torch.set_num_threads(1)
@@ -25,11 +26,11 @@ def codec(): return ProgressiveCodec(lively(replace(PROGRESSIVE_SMOKE, rems=(10.
 
 
 @pytest.fixture(scope="module")
-def analysed(codec): return codec.analyse(PHOTO)
+def analyzed(codec): return codec.analyze(PHOTO)
 
 
 @pytest.fixture(scope="module")
-def data(analysed): return analysed.file(analysed.elements, crossover=0)
+def data(analyzed): return analyzed.file(analyzed.elements, crossover=0)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,10 @@ def start(data):
     return base_end(found.header, found.count)
 
 
-def test_size_is_the_information_plus_little(codec, analysed, data, start):
-    assert start - len(analysed.base_chunk) <= 64 + 6
-    assert (len(data) - start) / (analysed.bits.sum() / 8) < 1.005
-    assert abs(8 * len(data) / codec.estimate(analysed) - 1) < 0.01
+def test_size_is_the_information_plus_little(codec, analyzed, data, start):
+    assert start - len(analyzed.base_chunk) <= 64 + 6
+    assert (len(data) - start) / (analyzed.bits.sum() / 8) < 1.005
+    assert abs(8 * len(data) / codec.estimate(analyzed) - 1) < 0.01
 
 
 def test_any_portions_give_the_picture_of_the_prefix(codec, data, start):
@@ -54,16 +55,16 @@ def test_any_portions_give_the_picture_of_the_prefix(codec, data, start):
     assert d.complete
 
 
-def test_every_prefix_holds_the_right_symbols(codec, analysed, data, start):
+def test_every_prefix_holds_the_right_symbols(codec, analyzed, data, start):
     d, at, seen = codec.decoder(), 0, []
     for cut in [*range(start, len(data), 97), len(data)]:
         d.feed(data[at:cut]); at = cut
         d._advance()
         seen.append(d.elements)
-        for number, symbols in enumerate(d._reader.symbols): assert np.array_equal(symbols, analysed.steps[number][1][:len(symbols)])
-    assert seen == sorted(seen) and seen[-1] == analysed.elements
-    decoded, held = np.append(0, analysed.bits.cumsum())[seen[:-1]], 8.0 * (np.arange(start, len(data), 97) - start)
-    assert (held - decoded).max() < 48 + 48 * (1 + len(data) // BLOCK)  # a cut costs a few bytes, a block six
+        for number, symbols in enumerate(d._reader.symbols): assert np.array_equal(symbols, analyzed.steps[number][1][:len(symbols)])
+    assert seen == sorted(seen) and seen[-1] == analyzed.elements
+    decoded, held = np.append(0, analyzed.bits.cumsum())[seen[:-1]], 8.0 * (np.arange(start, len(data), 97) - start)
+    assert (held - decoded).max() < 48 + 48 * (1 + len(data) // BLOCK_BYTES)  # a cut costs a few bytes, a block six
 
 
 def test_networks_run_once(codec, data, start, monkeypatch):
@@ -88,9 +89,9 @@ def test_flipped_bits(codec, data, start):
         broken = bytearray(data); broken[place] ^= 1 << rng.integers(8)
         with pytest.raises(StanhlicError): codec.decode(bytes(broken))
     for block in (0, 1):
-        broken = bytearray(data); broken[start + block * (BLOCK + 6) + rng.integers(2, 1000)] ^= 16
+        broken = bytearray(data); broken[start + block * (BLOCK_BYTES + 6) + rng.integers(2, 1000)] ^= 16
         with pytest.warns(UserWarning, match="damaged"): picture = codec.decode(bytes(broken))
-        assert np.array_equal(picture, codec.decode(data[:start + block * (BLOCK + 6)]))
+        assert np.array_equal(picture, codec.decode(data[:start + block * (BLOCK_BYTES + 6)]))
 
 
 def test_damage_found_late_takes_back_what_was_shown(codec, data, start):
@@ -146,7 +147,7 @@ def test_foreign_files(codec, data):
 def test_file_is_the_model(ranking, closed):
     config = replace(PROGRESSIVE_SMOKE, ranking=ranking, closed_loop=closed, rems=(20.0,))
     codec, picture = ProgressiveCodec(lively(config)), PHOTO[:128, :192]
-    a = codec.analyse(picture)
+    a = codec.analyze(picture)
     for quality in (0, 20, 100):
         d = codec.decoder().feed(a.file(len(a.steps[0][1]) if quality == 20 else a.elements * (quality == 100), crossover=0))
         with exact(): want = codec.model(torch.from_numpy(picture).permute(2, 0, 1)[None].float().div(255).contiguous(memory_format=torch.channels_last), quality=quality)["x_hat"]
@@ -162,16 +163,16 @@ def test_any_size(height, width):
     codec.decode(data[:-1])
 
 
-def test_qualities_and_targets(codec, analysed):
-    sizes = [len(codec.encode(analysed, q)) for q in (0, 1, 10, 50, 100)]
+def test_qualities_and_targets(codec, analyzed):
+    sizes = [len(codec.encode(analyzed, q)) for q in (0, 1, 10, 50, 100)]
     assert sizes == sorted(sizes)
     budget = (sizes[0] + sizes[-1]) // 2
-    assert budget - 40 < len(codec.encode(analysed, codec.quality_for(analysed, target_bytes=budget))) <= budget
-    with pytest.raises(StanhlicError, match="10 bytes is out of reach.* bytes$"): codec.quality_for(analysed, target_bytes=10)
-    with pytest.raises(StanhlicError, match="0.001 bpp is out of reach.* bpp$"): codec.quality_for(analysed, target_bpp=0.001)
+    assert budget - 40 < len(codec.encode(analyzed, codec.quality_for(analyzed, target_bytes=budget))) <= budget
+    with pytest.raises(StanhlicError, match="10 bytes is out of reach.* bytes$"): codec.quality_for(analyzed, target_bytes=10)
+    with pytest.raises(StanhlicError, match="0.001 bpp is out of reach.* bpp$"): codec.quality_for(analyzed, target_bpp=0.001)
     goal = 8 * budget / (590 * 500)
-    assert budget - 40 < len(codec.encode(analysed, codec.quality_for(analysed, target_bpp=goal))) <= budget
-    with pytest.raises(StanhlicError): codec.encode(analysed, 101)
+    assert budget - 40 < len(codec.encode(analyzed, codec.quality_for(analyzed, target_bpp=goal))) <= budget
+    with pytest.raises(StanhlicError): codec.encode(analyzed, 101)
     with pytest.raises(StanhlicError, match="uint8"): codec.encode(PHOTO.astype(float))
 
 

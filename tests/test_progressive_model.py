@@ -32,7 +32,7 @@ def test_published_picture(quality):
     model = lively(PROGRESSIVE_SMOKE)
     with torch.no_grad():
         out = model(IMAGE, quality=quality, ranking="slice")
-        y_base, y_top = model.analyse(IMAGE)
+        y_base, y_top = model.analyze(IMAGE)
         z_hat, _ = model.side_information(torch.cat([y_base, y_top], 1))
         base, params, _ = model.base_level(y_base, z_hat)
         state = predict(model, z_hat, base, params)
@@ -75,7 +75,7 @@ def test_a_published_gate_refines_what_it_says(gate, inside):
     from stanhlic.progressive.model import _published_refinement
     model = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0,)))
     with torch.no_grad():
-        y_base, y_top = model.analyse(IMAGE)
+        y_base, y_top = model.analyze(IMAGE)
         z_hat, _ = model.side_information(torch.cat([y_base, y_top], 1))
         base, params, _ = model.base_level(y_base, z_hat)
         start = predict(model, z_hat, base, params)

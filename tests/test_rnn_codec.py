@@ -8,10 +8,10 @@ import torch
 
 from stanhlic.container import Header, describe, pack, read_header, unpack
 from stanhlic.entropy import encode_integers
-from stanhlic.errors import StanhlicError
+from stanhlic.errors import CutFileWarning, StanhlicError
 from stanhlic.metrics import psnr
 from stanhlic.rnn import codec as room
-from stanhlic.rnn.codec import CutFile, RnnCodec, read_block, truncate, write_block
+from stanhlic.rnn.codec import RnnCodec, read_block, truncate, write_block
 from stanhlic.rnn.model import build_model
 
 SMALL = dict(width=0.0625, latent=8, hyper=8, latent_gain=1000.0, init_scale=3.0)
@@ -35,7 +35,7 @@ def photo(height=100, width=150):
 @cache
 def coded(name="hyper"):
     """Layers of the photograph and its files of 1, 2, … layers."""
-    a = make(name).analyse(photo())
+    a = make(name).analyze(photo())
     return a, [make(name).encode(a, layers=k) for k in range(1, make(name).layers + 1)]
 
 
@@ -75,7 +75,7 @@ def test_symbols_come_back(name, monkeypatch):
 
 @pytest.mark.parametrize("height, width", ((1, 1), (63, 65), (100, 37), (64, 128)))
 def test_any_size(height, width):
-    a = make().analyse(photo()[:height, :width])
+    a = make().analyze(photo()[:height, :width])
     picture = again().decode(make().encode(a, layers=2))
     assert picture.shape == (height, width, 3) and np.array_equal(picture, a.picture(2))
 
@@ -90,7 +90,7 @@ def test_picture_is_what_the_model_says():
 
 def test_bf16_transforms_round_trip():
     fast = RnnCodec(again().model, precision="bf16")
-    a = fast.analyse(photo())
+    a = fast.analyze(photo())
     assert np.array_equal(fast.decode(fast.encode(a)), a.picture(4))
 
 
@@ -132,7 +132,7 @@ def test_a_network_that_fails_is_refused():
 def test_quality_chooses_layers():
     a, files = coded()
     assert [make().encode(a, quality=q) for q in (0, 20, 60, 100)] == files
-    assert make().encode(a) == files[-1] and make().encode(a, 0, layers=3) == files[2]
+    assert make().encode(a) == files[-1] and make().encode(a, layers=3) == files[2]
     assert [make().encode(a, quality=room.quality_of(k, 4)) for k in (1, 2, 3, 4)] == files
     for bad in (-1, 100.5):
         with pytest.raises(StanhlicError, match="outside 0 to 100"): make().encode(a, quality=bad)
@@ -156,7 +156,7 @@ def test_targets():
 def test_encoding_reuses_layers(monkeypatch):
     runs, codec = [], again()
     monkeypatch.setattr(codec, "run", lambda network, *a, plain=codec.run: (runs.append(network), plain(network, *a))[1])
-    a = codec.analyse(photo())
+    a = codec.analyze(photo())
     for k in (2, 4): codec.encode(a, layers=k)
     codec.estimate(a)
     assert [sum(n is m for n in runs) for m in (codec.model.enc, codec.model.henc, codec.model.dec)] == [4, 4, 3]
@@ -185,7 +185,7 @@ def test_cut_at_any_byte():
                 with pytest.raises(StanhlicError, match="cut|empty|no picture yet"): codec.decode(part)
                 continue
             assert np.array_equal(codec.decode(part), a.picture(complete))
-        assert len(said) == 1 and said[0].category is CutFile and f"inside layer {complete + 1} of 4" in str(said[0].message)
+        assert len(said) == 1 and said[0].category is CutFileWarning and f"inside layer {complete + 1} of 4" in str(said[0].message)
 
 
 def test_whole_files_and_wanted_layers_give_no_warning():
@@ -271,7 +271,7 @@ def test_damage_in_a_later_layer_spares_the_first():
     a, files = coded()
     broken = flipped(files[3], len(files[2]) + 20)
     with pytest.warns(UserWarning, match="layer 4 fails its checksum") as said: picture = make().decode(broken)
-    assert np.array_equal(picture, a.picture(3)) and not issubclass(said[0].category, CutFile)
+    assert np.array_equal(picture, a.picture(3)) and not issubclass(said[0].category, CutFileWarning)
     assert np.array_equal(make().decode(broken, layers=3), a.picture(3))
     with pytest.raises(StanhlicError, match="layer 4 fails its checksum, 4 are asked for; fetch the file again or take 3 layers$"): make().decode(broken, layers=4)
     with pytest.raises(StanhlicError, match="layer 1 fails its checksum, so there is no picture"): make().decode(flipped(files[3], 60))
@@ -331,4 +331,4 @@ def test_other_numbers_of_threads():
 
 def test_a_weight_file_that_does_not_fit_is_refused():
     from types import SimpleNamespace
-    with pytest.raises(StanhlicError, match="do not fit"): room.from_weights(SimpleNamespace(header={"name": "odd", "config": SMALL | {"layers": 2}}, tensors=make().model.state_dict(), fingerprint=bytes(8)))
+    with pytest.raises(StanhlicError, match="do not fit"): RnnCodec.from_weights(SimpleNamespace(header={"name": "odd", "config": SMALL | {"layers": 2}}, tensors=make().model.state_dict(), fingerprint=bytes(8)))

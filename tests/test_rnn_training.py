@@ -112,7 +112,7 @@ def test_a_briefly_trained_model_refines():
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0); optimizer.step(); schedule.advance()
         losses.append(value.item())
     codec = RnnCodec(model)
-    a = codec.analyse(x)
+    a = codec.analyze(x)
     quality, sizes = [psnr(x, codec.decode(codec.encode(a, layers=k))) for k in (1, 2, 3, 4)], [len(codec.encode(a, layers=k)) for k in (1, 2, 3, 4)]
     assert losses[-1] < losses[0] / 2 and quality[3] > quality[0] + 1 and sizes == sorted(sizes)
     assert abs(8 * (sizes[3] - 25 - 11 * 4) - codec.estimate(a)) < 0.01 * codec.estimate(a) + 128 * 4

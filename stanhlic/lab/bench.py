@@ -198,12 +198,12 @@ def measurement(function):
 def codec_stages(s: Setting, size: str, quality: float = 50.0) -> dict:
     """Encode and decode of a codec, and their stages, in seconds."""
     from stanhlic.images import to_array
-    from stanhlic.stanh.codec import exact
+    from stanhlic.sync import exact
     from stanhlic.stanh.model import position_of
     codec = s.codec(size)
     data, net = codec.encode(s.picture, quality), codec.model.quantizers(position_of(quality, codec.points))[0]
     def analyse():
-        with exact(): done = codec.analyse(s.picture); done.latents(net)
+        with exact(): done = codec.analyze(s.picture); done.latents(net)
         s.wait()
         return done
     ready = analyse()
@@ -434,7 +434,7 @@ def layered_times(s: Setting, size: str, repeats: int) -> dict:
     """Seconds of each layer of the `rnn` codec, both ways, and the bytes of its file up to each."""
     codec = s.codec(size, "rnn")
     data, layers = codec.encode(s.picture), range(1, codec.layers + 1)
-    out = in_steps(lambda: codec.analyse(s.picture), {f"encode layer {k}": lambda a, k=k: (a.layer(k), s.wait()) for k in layers}, repeats)
+    out = in_steps(lambda: codec.analyze(s.picture), {f"encode layer {k}": lambda a, k=k: (a.layer(k), s.wait()) for k in layers}, repeats)
     out |= in_steps(lambda: codec.decoder().feed(data), {f"decode layer {k}": lambda d, k=k: d.image(k) for k in layers}, repeats)
     return out | {f"file up to layer {k}": record(n, "bytes") for k, n in zip(layers, codec.cuts(data))} | {"data": data}
 
@@ -456,12 +456,12 @@ def progressive_times(s: Setting, size: str, repeats: int) -> dict:
     import torch
     from stanhlic.entropy import PrefixDecoder, SymbolDecoder
     codec = s.codec(size, "progressive")
-    a = codec.analyse(s.picture)
+    a = codec.analyze(s.picture)
     data = a.file(a.elements, crossover=0)
     ends = [0, *np.linspace(codec.cuts(data)[0], len(data), PORTIONS + 1).astype(int)]
     steps = {f"step {i}" if i else "first picture": lambda d, i=i: d.feed(data[ends[i]:ends[i + 1]]).image() for i in range(PORTIONS + 1)}
     parts = {"networks": [(torch.nn.Module, "__call__")], "entropy": [(SymbolDecoder, "decode"), (PrefixDecoder, "decode")]}
-    out = in_turn({"analysis": lambda: (codec.analyse(s.picture), s.wait()), "file written": lambda: a.file(a.elements, crossover=0)}, repeats)
+    out = in_turn({"analysis": lambda: (codec.analyze(s.picture), s.wait()), "file written": lambda: a.file(a.elements, crossover=0)}, repeats)
     out |= in_steps(codec.decoder, steps, repeats, parts)
     return out | {f"entropy / {name}": ratio(out[f"{name}: entropy"], out[name]) for name in steps} | {"base": record(ends[1], "bytes"), "file": record(len(data), "bytes"), "data": data}
 
@@ -489,13 +489,13 @@ def count_networks(s: Setting, size: str) -> dict:
     for codec in (rnn, progressive): codec.model.requires_grad_(False)  # the counter follows gradients, and would look for them here
     work = lambda call: float(f"{multiply_adds(call, picture.shape[0] * picture.shape[1]):.5g}")
     count = lambda codec: sum(p.numel() for p in codec.model.parameters())
-    layers, first = rnn.analyse(picture), rnn.decoder().feed(rnn.encode(picture, layers=3))
+    layers, first = rnn.analyze(picture), rnn.decoder().feed(rnn.encode(picture, layers=3))
     layers.layer(2), first.image(2)
     out = {"rnn parameters": count(rnn), "rnn encoder, a layer": work(lambda: layers.layer(3)), "rnn decoder, a layer": work(lambda: first.image(3))}
-    a = progressive.analyse(picture)
+    a = progressive.analyze(picture)
     data = a.file(a.elements, crossover=0)
     base, d = progressive.cuts(data)[0], progressive.decoder()
-    out |= {"progressive parameters": count(progressive), "progressive encoder": work(lambda: progressive.analyse(picture)),
+    out |= {"progressive parameters": count(progressive), "progressive encoder": work(lambda: progressive.analyze(picture)),
             "progressive first picture": work(lambda: d.feed(data[:base]).image()), "progressive further step": work(lambda: d.feed(data[base:]).image())}
     beside = PUBLISHED if size == "full" else {}
     return {k: {"value": v, "unit": "parameters" if "parameters" in k else "kMAC/px"} | ({"published": beside[k]} if k in beside else {}) for k, v in out.items()}

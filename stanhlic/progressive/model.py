@@ -10,6 +10,7 @@ __all__ = ['RANGE', 'Z_RANGE', 'GATES', 'quantise', 'Residual', 'predict', 'Prog
 from dataclasses import dataclass, replace
 import torch
 from ..backbone import add_noise, round_ste
+from ..codec import Coded
 from ..errors import StanhlicError
 from ..priors import SCALE_MIN, gaussian_mass, lower_bound
 from .masking import quality_mask, slice_mask
@@ -82,25 +83,26 @@ def _published_refinement(model, state: Residual, target, quality, gate):
     return replace(state, mean=mean, scale=scale, value=mean)
 
 # %% ../../nbs/progressive/02_model.ipynb #001ac3d3
-class ProgressiveModel(Networks):
+class ProgressiveModel(Coded, Networks):
     """The progressive codec as a network (Presta et al. 2025); images are [N, 3, H, W] in [0, 1], sides multiples of 64."""
+    kind = "progressive"
 
     def forward(self, x, quality: float = None, ranking: str = None, gate: str = "honest", between: float = None) -> dict:
         """Picture and likelihoods at a quality in [0, 100]; without one, base picture `x_base` and top picture `x_hat`.
 
         With a quality `between`, the picture there comes too, as `x_between`, for training. Raises `StanhlicError` for a quality, ranking or gate that does not exist."""
         if gate not in GATES: raise StanhlicError(f"unknown gate {gate!r}; choose one of {', '.join(GATES)}")
-        y_base, y_top = (y.float() for y in self.analyse(x))
+        y_base, y_top = (y.float() for y in self.analyze(x))
         z_hat, p_z = self.side_information(torch.cat([y_base, y_top], 1))
         base, params, p_base = self.base_level(y_base, z_hat)
         out, likelihoods = {}, {"y": p_base, "z": p_z}
-        if quality is None or quality == 0: out["x_base"] = out["x_hat"] = self.synthesise(base, 0).float()
+        if quality is None or quality == 0: out["x_base"] = out["x_hat"] = self.synthesize(base, 0).float()
         if quality != 0:
             start, target = predict(self, z_hat, base, params), y_top - (base if self.config.closed_loop else y_base)
             level = lambda q: self.residual_level(start, target, q, ranking or self.config.ranking, gate)
             state, p = level(100.0 if quality is None else quality)
-            out["x_hat"], likelihoods["residual"], out["sent"] = self.synthesise(state.latent(self), 1).float(), p, state.sent
-            if between is not None: out["x_between"] = self.synthesise(level(between)[0].latent(self), 1).float()
+            out["x_hat"], likelihoods["residual"], out["sent"] = self.synthesize(state.latent(self), 1).float(), p, state.sent
+            if between is not None: out["x_between"] = self.synthesize(level(between)[0].latent(self), 1).float()
         return out | {"likelihoods": likelihoods}
 
     def side_information(self, y):

@@ -150,11 +150,11 @@ class Networks(nn.Module):
         self.lrp_transforms_prog, self.entropy_bottleneck = residual_slices(c, 1), FactorizedPrior(c.level.width)
         if c.rems: self.post_latent = nn.ModuleList(nn.ModuleList(Rem(c) for _ in range(c.level.slices)) for _ in c.rems)
 
-    def analyse(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def analyze(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Base and top latent of an image, each [N, M, h, w]."""
         return self.g_a(x).chunk(2, 1) if self.config.encoders == 1 else tuple(g(x) for g in self.g_a)
 
-    def synthesise(self, latent: torch.Tensor, level: int) -> torch.Tensor:
+    def synthesize(self, latent: torch.Tensor, level: int) -> torch.Tensor:
         """Picture of a latent by the decoder of level 0 (base) or 1 (anything above)."""
         return (self.g_s if self.config.decoders == 1 else self.g_s[level])(latent)
 

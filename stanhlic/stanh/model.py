@@ -12,8 +12,10 @@ from typing import NamedTuple
 import torch
 import torch.nn as nn
 from ..backbone import Zou22, Zou22Config
+from ..codec import Coded
 from ..lean import Lean, LeanConfig
 from ..errors import StanhlicError
+from ..priors import scale_indexes, scale_table
 from . import rate as R
 from .quantizer import STanH, Staircase, interpolate
 
@@ -80,10 +82,11 @@ class Forms:
 CORRECTED, PUBLISHED = Forms(), Forms("midpoint", "raw", False)
 
 # %% ../../nbs/stanh/03_model.ipynb #15a35f56
-class StanhModel(nn.Module):
+class StanhModel(Coded, nn.Module):
     """Anchors, their rate points in order of rising rate, and the continuous scale across them (STanH, sec. III).
 
     Called as `model(x, quality=q)` in evaluation mode it returns what a file of that quality decodes to and its likelihoods."""
+    kind = "stanh"
 
     def __init__(
         self,
@@ -116,8 +119,10 @@ class StanhModel(nn.Module):
     def forward(self, x, quality=None, point=None, beta=None):
         """Evaluation: `quality` in [0, 100]. Training: index `point` of a rate point and its `beta` for (y, z)."""
         if beta is not None: return simulate(*self.quantizers(Position(point, 0)), x, beta, self.forms)
-        position = Position(point, 0) if quality is None else position_of(quality, len(self.points))
-        return evaluate_at(*self.quantizers(position), x, self.forms)
+        net, qy, qz = self.quantizers(Position(point, 0) if quality is None else position_of(quality, len(self.points)))
+        y = net.g_a(x).float()
+        y_hat, likelihoods = evaluate_at(net, qy, qz, y, net.h_a(y).float(), self.forms)
+        return {"x_hat": net.g_s(y_hat).float(), "likelihoods": likelihoods}
 
     def aux_loss(self) -> torch.Tensor:
         """Loss of the priors' quantiles."""
@@ -128,19 +133,21 @@ def evaluate_at(
     net: nn.Module,
     qy: Staircase,
     qz: Staircase,
-    x: torch.Tensor,   # [N, 3, H, W] in [0, 1]
+    y: torch.Tensor,            # latent [N, M, H/16, W/16]
+    z: torch.Tensor,            # side information [N, C, H/64, W/64]
     forms: Forms,
-) -> dict:             # x_hat, likelihoods of y and z
-    """What the decoder will show, and the likelihoods the coder will pay for."""
-    y, p_y = net.g_a(x).float(), []
-    z = net.h_a(y).float()
+    tabulated: bool = False,    # scales as the coder sees them: those of its table
+) -> tuple:                     # ŷ, likelihoods of y and z
+    """What the decoder will know, and the likelihoods the coder will pay for."""
     z_hat, p_z = _hard_z(net, qz, z, forms)
-    slices = net.split(y)
+    slices, p_y, table = net.split(y), [], scale_table().float().to(y.device)
     def code(i, mean, scale):
+        if tabulated: scale = table[scale_indexes(scale).long()]
         v, likelihood = _hard_y(slices[i] - mean, scale, qy, forms)
         p_y.append(likelihood)
         return v + mean
-    return {"x_hat": net.g_s(net.latents(z_hat, code, qy.step)).float(), "likelihoods": {"y": net.join(p_y), "z": p_z}}
+    y_hat = net.latents(z_hat, code, qy.step)
+    return y_hat, {"y": net.join(p_y), "z": p_z}
 
 # %% ../../nbs/stanh/03_model.ipynb #babf7d80
 def _hard_y(v, scale, qy, forms):
