@@ -55,7 +55,7 @@ def __dir__() -> list[str]:
 
 def load(
     name_or_path=None,        # model's name or file; default: `DEFAULT_MODEL`
-    device="auto",            # auto, cpu, cuda, cuda:N, or a `torch.device`
+    device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
     precision: str = "fp32",  # of the networks from which nothing is decoded: "fp32" or "bf16"
 ) -> "Codec":
     """A model as a codec: `codec.encode(image, quality)`, `codec.decode(data)`. Raises `StanhlicError` for a model or a device that is not here."""
@@ -82,7 +82,7 @@ def encode(
     target_psnr: float = None,  # smallest file that reaches this many dB
     layers: int = None,         # of a layered model
     model=None,                 # name or file; default: `DEFAULT_MODEL`
-    device="auto",              # auto, cpu, cuda, cuda:N, or a `torch.device`
+    device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
 ) -> bytes:                     # a `.slic` file
     """Compress a picture at a quality, to a target or to a number of layers; give one of them, or none for the model's default quality.
 
@@ -108,7 +108,7 @@ def decode(
     data,                # path or bytes of a `.slic` file
     layers: int = None,  # show the first layers only, of a layered file
     model=None,          # name or file; default: the known model with the file's fingerprint
-    device="auto",       # auto, cpu, cuda, cuda:N, or a `torch.device`
+    device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
 ) -> "numpy.ndarray":    # uint8 [H, W, 3]
     """The picture in a file. Warns if a part of it is missing or damaged, as `Codec.decode` does.
 

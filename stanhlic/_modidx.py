@@ -729,6 +729,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'stanhlic/stanh/codec.py'),
                                       'stanhlic.stanh.codec._as_index': ('stanh/codec.html#_as_index', 'stanhlic/stanh/codec.py'),
                                       'stanhlic.stanh.codec._channel_rows': ('stanh/codec.html#_channel_rows', 'stanhlic/stanh/codec.py'),
+                                      'stanhlic.stanh.codec._lean_config': ('stanh/codec.html#_lean_config', 'stanhlic/stanh/codec.py'),
                                       'stanhlic.stanh.codec._read': ('stanh/codec.html#_read', 'stanhlic/stanh/codec.py'),
                                       'stanhlic.stanh.codec._read_latents': ('stanh/codec.html#_read_latents', 'stanhlic/stanh/codec.py'),
                                       'stanhlic.stanh.codec._write': ('stanh/codec.html#_write', 'stanhlic/stanh/codec.py'),

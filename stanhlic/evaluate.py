@@ -66,7 +66,7 @@ def _check_end(code, said):
 def decode_folder(
     folder: str | Path,    # holds the .slic files
     model: str | Path,     # name or path
-    device="auto",       # auto, cpu, cuda or cuda:N
+    device: str = "auto",  # auto, cpu, cuda or cuda:N
     report=lambda: None,   # called after each file
 ) -> dict:                 # stem of the file -> (picture uint8 (H, W, 3) mapped from disk, seconds)
     """Decode the files of a folder in one fresh process, leaving each picture beside its file as .npy.
@@ -113,7 +113,7 @@ def _measure_all(rows, images, decoded, tick):
     return rows
 
 def environment(
-    device="cpu",         # cpu, cuda or cuda:N, or a `torch.device`
+    device: str = "cpu",  # cpu, cuda or cuda:N, or a `torch.device`
 ) -> dict:                # versions, processor, threads, device
     """What a time was measured with; nothing that names the machine or its user."""
     import torch
@@ -151,7 +151,7 @@ def evaluate(
     model: str | Path,               # name or path of a model
     images: str | Path | list,       # folder, data set, or [(name, uint8 (H, W, 3)), ...]
     qualities: tuple = None,         # each in [0, 100]; default: `QUALITIES`, or one for each layer
-    device="auto",                 # auto, cpu, cuda or cuda:N
+    device: str = "auto",  # auto, cpu, cuda or cuda:N
     progress: bool = True,           # draw a bar
 ) -> dict:                           # name, description, results, extras
     """Measure a model on pictures, from real files decoded in a fresh process.
@@ -199,7 +199,7 @@ def _damage(data, trials=64):
     return sum(map(unnoticed, bad))
 
 def self_test(
-    device="auto",               # auto, cpu, cuda or cuda:N
+    device: str = "auto",  # auto, cpu, cuda or cuda:N
     models: list = (),             # names or paths; none: every known one
     report=lambda row: None,       # called with each row as it is ready
 ) -> list:                         # rows: model, check, ok, detail

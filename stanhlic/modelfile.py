@@ -210,7 +210,7 @@ def read_checkpoint(
 
 
 def resolve_device(
-    device="auto",  # auto, cpu, cuda, cuda:N, or a `torch.device`
+    device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
 ) -> str:           # cpu, cuda or cuda:N
     """Device to run on: `auto` takes CUDA where there is one. Raises `StanhlicError` for a device that is not here."""
     import torch

@@ -47,7 +47,7 @@ def model_path(
 
 def load_codec(
     model: str | Path = DEFAULT_MODEL,  # name, or path of a model file
-    device="auto",                      # auto, cpu, cuda, cuda:N, or a `torch.device`
+    device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
     precision: str = "fp32",            # of analysis and synthesis: "fp32", or "bf16" where the device is fast in it
 ) -> "stanhlic.codec.Codec":
     """Load a model as a codec, ready to encode and decode; what is coded stays in fp32 at any precision.
@@ -60,7 +60,7 @@ def load_codec(
 def codec_for(
     header: Header,                   # of a `.slic` file
     model: str | Path | None = None,  # name or path; default: the known model of that fingerprint
-    device="auto",                    # auto, cpu, cuda, cuda:N, or a `torch.device`
+    device: str = "auto",  # auto, cpu, cuda or cuda:N
 ) -> "stanhlic.codec.Codec":          # that can decode the file
     """Load the codec that wrote a file; raises as `load_codec` and `model_for` do."""
     return load_codec(model_for(header, model)["path"], device)

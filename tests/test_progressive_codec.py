@@ -14,7 +14,7 @@ from stanhlic.progressive import stream
 from stanhlic.progressive.codec import ProgressiveCodec, base_end
 from stanhlic.progressive.model import lively
 from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
-from stanhlic.progressive.stream import BLOCK
+from stanhlic.progressive.stream import BLOCK_BYTES
 from stanhlic.zoo import load_codec
 
 torch.set_num_threads(1)
@@ -64,7 +64,7 @@ def test_every_prefix_holds_the_right_symbols(codec, analyzed, data, start):
         for number, symbols in enumerate(d._reader.symbols): assert np.array_equal(symbols, analyzed.steps[number][1][:len(symbols)])
     assert seen == sorted(seen) and seen[-1] == analyzed.elements
     decoded, held = np.append(0, analyzed.bits.cumsum())[seen[:-1]], 8.0 * (np.arange(start, len(data), 97) - start)
-    assert (held - decoded).max() < 48 + 48 * (1 + len(data) // BLOCK)  # a cut costs a few bytes, a block six
+    assert (held - decoded).max() < 48 + 48 * (1 + len(data) // BLOCK_BYTES)  # a cut costs a few bytes, a block six
 
 
 def test_networks_run_once(codec, data, start, monkeypatch):
@@ -89,9 +89,9 @@ def test_flipped_bits(codec, data, start):
         broken = bytearray(data); broken[place] ^= 1 << rng.integers(8)
         with pytest.raises(StanhlicError): codec.decode(bytes(broken))
     for block in (0, 1):
-        broken = bytearray(data); broken[start + block * (BLOCK + 6) + rng.integers(2, 1000)] ^= 16
+        broken = bytearray(data); broken[start + block * (BLOCK_BYTES + 6) + rng.integers(2, 1000)] ^= 16
         with pytest.warns(UserWarning, match="damaged"): picture = codec.decode(bytes(broken))
-        assert np.array_equal(picture, codec.decode(data[:start + block * (BLOCK + 6)]))
+        assert np.array_equal(picture, codec.decode(data[:start + block * (BLOCK_BYTES + 6)]))
 
 
 def test_damage_found_late_takes_back_what_was_shown(codec, data, start):

@@ -41,13 +41,16 @@ _USUAL = {0: (), 1: (7.5,), 2: (7.5, 20.0), 3: (0.1, 2.5, 17.5)}  # README, plot
 
 def _count(keys, pattern): return 1 + max((int(m[1]) for k in keys if (m := re.match(pattern, k))), default=-1)
 
-def _level(s, transforms, gate) -> Zou22Config:
+def _level(s, transforms) -> Zou22Config:
     "Sizes of one level from shapes"
     slices = _count(s, r"cc_mean_transforms\.(\d+)\.")
     last = [s[f"cc_mean_transforms.{slices - 1}.{i}.weight"] for i in range(0, 2 * _count(s, r"cc_mean_transforms\.0\.(\d+)\."), 2) if f"cc_mean_transforms.{slices - 1}.{i}.weight" in s]
     size, latent = last[-1].shape[0], last[-1].shape[0] * slices
-    return Zou22Config(width=s[f"{transforms}.0.weight"].shape[0], latent=latent, slices=slices, support=(last[0].shape[1] - latent) // size,
-        context=tuple(w.shape[0] for w in last[:-1]), heads=s[f"{gate}.conv_b.0.attn.relative_position_bias_table"].shape[1], units=_count(s, re.escape(gate) + r"\.conv_a\.(\d+)\."))
+    *outer, width = (len(s[f"{transforms}.{i}.weight"]) for i in (0, 2, 5))
+    gate = f"{transforms}.8"
+    return Zou22Config(width=width, latent=latent, slices=slices, support=(last[0].shape[1] - latent) // size,
+        context=tuple(w.shape[0] for w in last[:-1]), heads=s[f"{gate}.conv_b.0.attn.relative_position_bias_table"].shape[1], units=_count(s, re.escape(gate) + r"\.conv_a\.(\d+)\."),
+        outer=() if outer == [width, width] else tuple(outer), outer_gate=any(k.startswith(f"{transforms}.4.") for k in s))
 
 def detect(
     tensors: dict,  # of `release_keys`
@@ -59,7 +62,7 @@ def detect(
         raise StanhlicError("these are not the tensors of a progressive network (no cc_mean_transforms_prog); a fixed-rate one is read by import_zou22")
     two = lambda key: 2 if key in s else 1
     encoders = two("g_a.0.0.weight")
-    level = _level(s, "g_a.0" if encoders == 2 else "g_a", "g_a.0.4" if encoders == 2 else "g_a.4")
+    level = _level(s, "g_a.0" if encoders == 2 else "g_a")
     size, last, number = level.latent // level.slices, level.slices - 1, _count(s, r"post_latent\.(\d+)\.")
     final = "post_latent.0.0.enc.%d.conv2.weight" % (_count(s, r"post_latent\.0\.0\.enc\.(\d+)\.") - 1)
     if rems is None and number not in _USUAL: raise StanhlicError(f"{number} REM checkpoints whose qualities are not in the file; give them as rems")

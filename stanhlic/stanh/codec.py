@@ -7,6 +7,7 @@ __all__ = ['PER_PIXEL', 'tables_at', 'StanhAnalysis', 'place', 'number', 'parse_
            'model_config_of']
 
 # %% ../../nbs/stanh/04_codec.ipynb #b2866bb2
+import re
 from collections import OrderedDict
 import numpy as np
 import torch
@@ -202,6 +203,13 @@ class StanhCodec(Codec):
                 "anchor": point.anchor, "lambda": point.lmbda, "check": f"{check:08x}"}
 
 # %% ../../nbs/stanh/04_codec.ipynb #ef879317
+def _lean_config(s: dict) -> dict:
+    "Sizes of a lean network, read off the shapes of its tensors"
+    first, second, third = sorted(int(m[1]) for k in s if (m := re.fullmatch(r"g_a\.(\d+)\.weight", k)))
+    end, near = 1 + max(int(k.split(".")[1]) for k in s if k.startswith("g_a.")), [s[k] for k in sorted(s) if re.fullmatch(r"slices\.\d+\.near\.weight", k)]
+    size = {"quarter": f"g_a.{first}", "eighth": f"g_a.{second}", "hyper": "h_a.1", "feature": "h_s.4", "width": "h_a.5", "hidden": "slices.0.near"}
+    return {"network": "lean", "blocks": (second - first - 1, third - second - 1, end - third - 1), "widths": tuple(w.shape[1] for w in near)} | {n: len(s[f"{k}.weight"]) for n, k in size.items()}
+
 def model_config_of(
     state: dict,  # name -> tensor
 ) -> dict:        # as `model_config` gives it; λ is not in the tensors
@@ -209,9 +217,10 @@ def model_config_of(
     own, count = "anchors.0.", len({k.split(".")[1] for k in state if k.startswith("points.")})
     try:
         if any(k.startswith("anchors.1.") for k in state): raise StanhlicError("several anchors")
-        anchor = vars(config_of({k.removeprefix(own): v for k, v in state.items() if k.startswith(own)}))
+        net = {k.removeprefix(own): v for k, v in state.items() if k.startswith(own)}
+        anchor = _lean_config(net) if "slices.0.near.weight" in net else vars(config_of(net))
         jumps = [[2 * len(state[f"points.{i}.{part}.raw_jumps"]) for part in "yz"] for i in range(count)]
-    except (KeyError, StanhlicError) as e:
+    except (KeyError, ValueError) as e:
         raise StanhlicError("these tensors do not show the sizes of a STanH model; give its configuration too, from_state_dict(state, config)") from e
     return {"anchors": [anchor], "forms": {}, "points": [{"anchor": 0, "lambda": None, "kind": "anchor", "form": "symmetric", "jumps": n} for n in jumps]}
 
