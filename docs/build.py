@@ -131,7 +131,8 @@ def rooms(pages, known, items):
     for room, (title, about) in ROOMS.items():
         found = entries(room)
         pages[f"{room}/index.md"] = "\n\n".join([f"# {title}", about, EXPORTED, lines(found), toctree([Path(p).stem for p in found], "hidden")])
-    found = entries("train")
+    named = [Path(p).name for p in re.findall(r"\]\(([^)]+\.ipynb)\)", pages["train/index.md"])]  # in the order in which the page names them
+    found = dict(sorted(entries("train").items(), key=lambda x: (named + [Path(x[0]).name]).index(Path(x[0]).name)))
     pages["train/index.md"] += "\n\n" + "\n\n".join(["## Notebooks", lines(found), toctree([Path(p).stem for p in found], "hidden")])
     sections = []
     for paper, title in PAPERS.items():
@@ -272,7 +273,7 @@ def field(name, kind, default, meaning):
     return [f":param {name}: {text.strip()}"] + ([f":type {name}: `{kind_of(kind)}`"] if kind else [])
 
 
-def prose(node): return escape(ast.get_docstring(node) or "")
+def prose(node): return "\n".join(line if line.startswith("    ") else escape(line) for line in (ast.get_docstring(node) or "").splitlines())
 
 
 def function(node, comments, kind="py:function", prefix=""):
@@ -335,7 +336,7 @@ def module_page(path):
     """Name and page of a module: its public names in the order of the source."""
     source = path.read_text(encoding="utf-8")
     tree, comments = ast.parse(source), Comments(source)
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     public, defined, parts = public_names(tree), {}, []
     for node in tree.body:
         if isinstance(node, ast.Assign):
@@ -348,14 +349,14 @@ def module_page(path):
             if node.name in public: parts.append(node)
     parts = [constant(*x, comments) if isinstance(x, tuple) else class_page(x, comments) if isinstance(x, ast.ClassDef) else function(x, comments) for x in parts]
     notebook = re.search(r"File to edit: (?:\.\./)+nbs/(\S+\.ipynb)", source)
-    about = [escape(ast.get_docstring(tree) or ""), f"Written and explained in the notebook [{notebook[1]}](../{notebook[1]})." if notebook else ""]
+    about = [prose(tree), f"Written and explained in the notebook [{notebook[1]}](../{notebook[1]})." if notebook else ""]
     return name, "\n\n".join([f"# {name}", fence(f"py:module}} {name}", ""), *about, *parts])
 
 
 def api(pages):
-    modules = dict(module_page(p) for p in sorted((ROOT / "stanhlic").rglob("*.py")) if not p.name.startswith("_"))
+    modules = dict(module_page(p) for p in [ROOT / "stanhlic/__init__.py", *sorted((ROOT / "stanhlic").rglob("[!_]*.py"))])
     for name, text in modules.items(): pages[f"api/{name}.md"] = text
-    def row(name): return {"module": f"[{name}]({name}.md)", "what it is for": modules[name].split("\n\n")[2]}
+    def row(name): return {"module": f"[{name}]({name}.md)", "what it is for": modules[name].split("\n\n")[2].splitlines()[0]}
     names = sorted(modules, key=lambda n: (n.count("."), n))
     pages["api/index.md"] = "\n\n".join(["# API", "Read from the source; a parameter's meaning is the comment beside it.", grid([row(n) for n in names]), toctree([f"{n.removeprefix('stanhlic.')} <{n}>" for n in names], "hidden")])
 

@@ -9,6 +9,7 @@ from stanhlic.lab import bench
 from stanhlic.errors import StanhlicError
 
 
+pytestmark = pytest.mark.long
 def test_importing_the_bench_is_light():
     names = bench.fresh("import sys, stanhlic.lab.bench; print(*[m for m in ('torch', 'compressai', 'torchac', 'matplotlib') if m in sys.modules])")
     assert names.split() == []

@@ -85,6 +85,7 @@ def test_a_rate_target_is_met(cli, models, photo, slic, tmp_path):
     assert json.loads(ok(cli("compress", photo, tmp_path / "a.slic", "--model", "tiny", "--target-bpp", target, "--json")))["bpp"] <= target
 
 
+@pytest.mark.long
 def test_a_model_may_be_a_file(cli, photo, models, tmp_path):
     import os
     env = os.environ | {"STANHLIC_MODELS": ""}
@@ -99,11 +100,12 @@ def test_an_existing_output_is_replaced(cli, slic, tmp_path):
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.long
 def test_compress_loads_nothing_it_does_not_need(models, photo, tmp_path):
     """What makes a cold start slow stays out; `stanhlic bench` measures the seconds."""
     code = ("import sys\nfrom stanhlic.cli import main\ntry: main()\nexcept SystemExit: pass\n"
             "print([m for m in ('compressai', 'torchvision', 'torch_geometric', 'accelerate', 'matplotlib.pyplot', 'pandas') if m in sys.modules], file=sys.stderr)")
-    done = subprocess.run([sys.executable, "-c", code, "compress", photo, tmp_path / "a.slic", "--model", "tiny"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, "compress", photo, tmp_path / "a.slic", "--model", "tiny"], capture_output=True, text=True)
     assert (tmp_path / "a.slic").exists() and done.stderr.strip().splitlines()[-1] == "[]"
 
 
@@ -143,6 +145,7 @@ def test_models(cli, models):
     assert "tiny" in ok(cli("models"))
 
 
+@pytest.mark.long
 def test_eval_writes_a_result_of_compressai(cli, models, photo, tmp_path):
     done = cli("eval", "--model", "tiny", "--images", photo.parent, "--qualities", "0,100", "--out", tmp_path / "r.json")
     result = json.loads((tmp_path / "r.json").read_text())
@@ -161,6 +164,7 @@ def test_pictures_without_ms_ssim_are_named():
 
 # %% training
 
+@pytest.mark.long
 def test_train_erases_no_run(cli, photo, tmp_path):
     """A run stays until its folder is given with --resume; a new one starts where there is none, and says where its weights are."""
     (tmp_path / "data").mkdir()
@@ -192,17 +196,20 @@ def test_runs_of_a_stage_are_found(tmp_path, folders, stage, said):
     assert _earlier(tmp_path, stage) == (said and said.replace("not ", ""))
 
 
+@pytest.mark.slow
 def test_selftest(cli, models):
     text = ok(cli("selftest", "--device", "cpu"))
     assert "tiny" in text and "FAILED" not in text
 
 
+@pytest.mark.long
 def test_selftest_notices_a_broken_decoder(models, monkeypatch):
     from stanhlic import evaluate
     monkeypatch.setattr(evaluate, "unpack", lambda data: None)
     assert [r["ok"] for r in evaluate.self_test("cpu", ["tiny", "other"]) if r["check"] == "damage"] == [False, False]
 
 
+@pytest.mark.long
 def test_selftest_of_one_model(cli, models):
     text = ok(cli("selftest", "tiny", "--device", "cpu"))
     assert "tiny" in text and "compact" not in text

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.long
 EXTRAS = ("accelerate", "matplotlib", "pytorch_msssim", "papermill", "ipykernel", "nbclient", "IPython", "compressai", "torchvision", "pandas", "nbdev", "fastcore")
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS}))\n"  # an import of any of them fails as if it were not installed
 

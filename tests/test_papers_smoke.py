@@ -1,4 +1,4 @@
-"""The notebooks behind figures and training stages run through papermill at their smallest, and leave what they promise.
+"""The notebooks behind figures and training stages run at their smallest, and leave what they promise; some through papermill, as `reproduce` does.
 
 They write into a temporary folder only. The papers' notebooks use the shipped model, or a tiny random one where none is shipped."""
 import functools
@@ -12,7 +12,9 @@ import pytest
 from stanhlic.lab.reproduce import BESIDE, _execute, list_items
 from stanhlic.modelfile import inspect_weights, load_weights
 from stanhlic.zoo import list_models
+from warm import run_item
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS, TRAIN = ROOT / "nbs" / "papers" / "stanh", ROOT / "nbs" / "train"
 PNG = b"\x89PNG"
@@ -42,6 +44,7 @@ def numbers(folder, name):
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.xdist_group("rd_kodak")
 def test_rd_kodak(run, tmp_path, tiny):
     shipped = any(m["name"] == "stanh-zou22-compact" for m in list_models())
     model = "stanh-zou22-compact" if shipped else tiny
@@ -55,6 +58,7 @@ def test_rd_kodak(run, tmp_path, tiny):
     assert published["STanH, A40"]["bpp"][0] == 0.2413 and all(c["source"] for c in published.values())
 
 
+@pytest.mark.xdist_group("quantizer_curves")
 def test_quantizer_curves(run, tmp_path, tiny):
     run(PAPERS / "quantizer_curves.ipynb", model=tiny, betas=[1, 20], out="figures")
     found = numbers(tmp_path / "figures", "quantizer_curves")
@@ -62,6 +66,7 @@ def test_quantizer_curves(run, tmp_path, tiny):
     assert all(abs(r["share"] - 0.5) < 1e-4 for r in found["learned"])  # nobody trained these
 
 
+@pytest.mark.slow
 def test_derivations(run, tmp_path, tiny):
     run(PAPERS / "derivations.ipynb", model=tiny, n_images=1, steps=[1.0], lambdas=[0.0065], reference_steps=1, device="cpu", out="figures")
     found = numbers(tmp_path / "figures", "derivations")
@@ -72,6 +77,7 @@ def test_derivations(run, tmp_path, tiny):
     assert found["made_by"]["weights"] == {"tiny": inspect_weights(tiny)["fingerprint"]} and found["made_by"]["data"]["images"] == 1
 
 
+@pytest.mark.slow
 def test_forms(run, tmp_path, tiny):
     run(PAPERS / "forms.ipynb", model=tiny, variants=["all published"], steps=1, n_images=1, device="cpu", out="figures")
     found = numbers(tmp_path / "figures", "forms")
@@ -103,12 +109,18 @@ def made(models, tmp_path_factory):
     @functools.cache
     def make(item):
         folder, (parameters, _) = tmp_path_factory.mktemp("item"), SMALL[item]
-        papermill.execute_notebook(str(PAPERS.parent / f"{item}.ipynb"), str(folder / "run.ipynb"), parameters | {"out": "figures"}, cwd=str(folder), kernel_name="python3", progress_bar=False)
+        run_item(PAPERS.parent / f"{item}.ipynb", folder, folder / "log", **parameters, out="figures")
         return numbers(folder / "figures", item.split("/")[1])
     return make
 
 
-@pytest.mark.parametrize("item", SMALL)
+TOGETHER = ("stanh/interpolation_trap", "stanh/architecture", "stanh/storage", "stanh/anchors", "stanh/variable_rate", "ours/all_systems")
+
+
+def group(item): return pytest.mark.xdist_group("papers" if item in TOGETHER else item)
+
+
+@pytest.mark.parametrize("item", [pytest.param(i, marks=group(i)) for i in SMALL])
 def test_item(made, item):
     found = made(item)
     assert found["kind"] == SMALL[item][1] and isinstance(found["claims"], list)
@@ -122,15 +134,18 @@ ALONE = ("stanh/rd_kodak", "stanh/derivations", "stanh/forms", "stanh/quantizer_
 REST = [e["id"] for e in list_items() if e["notebook"] and e["id"] not in (*SMALL, *ALONE)]
 
 
-@pytest.mark.parametrize("item", REST)
-def test_other_items_run_as_they_are(run, tmp_path, item):
-    run(PAPERS.parent / f"{item}.ipynb", device="cpu", out="figures")
+TRAIN_THEIR_OWN = ("stanh/three_anchors", "stanh/backbones", "rnn/hyperprior")
+
+
+@pytest.mark.parametrize("item", [pytest.param(i, marks=[group(i), *([pytest.mark.slow] if i in TRAIN_THEIR_OWN else [])]) for i in REST])
+def test_other_items_run_as_they_are(models, tmp_path, item):
+    run_item(PAPERS.parent / f"{item}.ipynb", tmp_path, tmp_path / "log", device="cpu", out="figures")
     left, = tmp_path.rglob(item.split("/")[1] + ".json")  # under runs/ where random numbers stand in for missing weights
     found = numbers(left.parent, left.stem)
     assert found["kind"] in ("smoke", "drawn") and found["claims"] == []
 
 
-@pytest.mark.parametrize("item, check", [(e["id"], c) for e in list_items() if e["id"] in SMALL for c in e.get("checks", [])], ids=lambda v: v if isinstance(v, str) else v["says"][:30])
+@pytest.mark.parametrize("item, check", [pytest.param(e["id"], c, marks=group(e["id"])) for e in list_items() if e["id"] in SMALL for c in e.get("checks", [])], ids=lambda v: v if isinstance(v, str) else v["says"][:30])
 def test_checks_point_at_numbers_that_the_item_leaves(made, item, check):
     found = made(item)
     beside = [str(check.get(b, ""))[1:] for b in BESIDE if str(check.get(b, "")).startswith("@")]
@@ -139,6 +154,7 @@ def test_checks_point_at_numbers_that_the_item_leaves(made, item, check):
         for key in path.split("/"): assert isinstance(at, (dict, list)); at = at[int(key)] if isinstance(at, list) else at[key]
 
 
+@pytest.mark.xdist_group("papers")
 def test_published_numbers_speak_for_themselves(made):
     """What the items find in published numbers alone is what was found before."""
     assert made("stanh/interpolation_trap")["lowest_r2"] > 0.9996 > 0.6 > made("stanh/interpolation_trap")["lowest_r2_nominal"]
@@ -148,7 +164,7 @@ def test_published_numbers_speak_for_themselves(made):
     assert made("ours/all_systems")["missing"] == ["rnn", "progressive"]
 
 
-@pytest.mark.parametrize("stage", ["base", "anchor", "derivation"])
+@pytest.mark.parametrize("stage", [pytest.param(s, marks=pytest.mark.xdist_group(f"stage {s}")) for s in ("base", "anchor", "derivation")])
 def test_training_stage(run, tmp_path, tiny, stage):
     given = {"init": tiny} if stage == "derivation" else {}
     done = run(TRAIN / f"stanh_{stage}.ipynb", out="out", device="cpu", **given)
@@ -157,6 +173,7 @@ def test_training_stage(run, tmp_path, tiny, stage):
     assert any("image/png" in o.get("data", {}) for c in done.cells if c.cell_type == "code" for o in c.outputs)
 
 
+@pytest.mark.slow
 def test_own_photographs(run, tmp_path, tiny):
     run(TRAIN / "own_photographs.ipynb", init=tiny, lambdas=[0.009], darkest=5, every=3, device="cpu", out="out", figures="figures")
     found = numbers(tmp_path / "figures", "own_photographs")

@@ -12,6 +12,7 @@ from stanhlic.training import load_profile
 from stanhlic.modelfile import inspect_weights
 from stanhlic.zoo import load_codec
 
+pytestmark = pytest.mark.long
 torch.set_num_threads(1)
 SHORT = ("steps=4", "batch=2", "validate_every=2", "log_every=1", "warmup=1", "val_batch=2")
 

@@ -12,6 +12,7 @@ from stanhlic.lab.reproduce import (ARITHMETIC, PROFILES, SIZES, as_text, check_
 from stanhlic.lab.tables import shown
 from stanhlic.modelfile import inspect_weights
 
+pytestmark = pytest.mark.long
 ITEMS = list_items()
 
 
@@ -215,7 +216,7 @@ def test_settings_belong_to_one_item(registry):
 
 
 def test_command_line_prints_what_a_smoke_run_measured_and_where_it_went(cli, models, tmp_path):
-    done = cli("reproduce", "stanh/interpolation", "--set", "model=tiny", cwd=tmp_path, timeout=300)
+    done = cli("reproduce", "stanh/interpolation", "--set", "model=tiny", cwd=tmp_path)
     files = "runs/figures/stanh/interpolation.png runs/figures/stanh/interpolation.json"
     assert done.returncode == 0 and "smoke run: it shows that the code runs" in done.stdout and files in done.stdout, done.stderr
     assert all((tmp_path / f).is_file() for f in files.split()) and not (tmp_path / "figures").exists()

@@ -17,6 +17,7 @@ from stanhlic.rnn.networks import RnnConfig
 from stanhlic.training import Plan
 from stanhlic.zoo import load_codec
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -26,6 +26,7 @@ from stanhlic.stanh import training as stanh
 from stanhlic.training import ImagePool, Plan, Trainer, descend, fit, load_checkpoint, read_log
 from stanhlic.modelfile import load_weights
 
+pytestmark = pytest.mark.long
 torch.set_num_threads(1)
 ROOMS = {"stanh": stanh, "rnn": rnn, "progressive": progressive}
 STAGES = {"stanh base": [], "stanh anchor": ["schedule=gap_stochastic", "beta=10.0", "factor=15.0"], "rnn train": [], "progressive first": [], "progressive decoder": [], "progressive rem": []}
@@ -71,11 +72,12 @@ def launched(data, tmp_path_factory):
     """Folder of what two processes on this CPU have trained."""
     out = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__, str(data), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_the_doubled_batch(data, launched, tmp_path):
     without_noise(data, tmp_path, batch=2)
     for folder in tmp_path.iterdir(): assert losses(launched / "plain", folder.name) == pytest.approx(losses(tmp_path, folder.name), rel=CLOSE), folder.name
@@ -90,7 +92,7 @@ def test_two_processes_equal_two_passes_noise_included(data, launched, tmp_path)
 # %% kills
 
 @pytest.mark.parametrize("name", STAGES)
-@pytest.mark.parametrize("killed_at", [3, 4])
+@pytest.mark.parametrize("killed_at", [pytest.param(3, marks=pytest.mark.slow), 4])
 def test_a_killed_run_goes_on_to_the_same_numbers(data, tmp_path, monkeypatch, name, killed_at):
     changes = ("steps=5", "batch=1", "validate_every=2", "ema=0.9")
     whole = train(name, data, tmp_path / "whole", *changes)

@@ -13,6 +13,7 @@ from stanhlic.lab.reproduce import list_items
 from stanhlic.modelfile import inspect_weights
 
 pytest.importorskip("snakemake", reason="Snakemake is not installed; pip install stanhlic[cluster]")
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -22,7 +23,7 @@ def snakemake(tmp_path):
     def run(*targets, profile="smoke", options=(), ok=True):
         command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", tmp_path, "--cores", "1", *options, "--config", f"profile={profile}", "--", *targets]
         # its caches belong to this test
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")})
         assert (done.returncode == 0) == ok, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout + done.stderr
     return run

@@ -7,12 +7,11 @@ from itertools import takewhile
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..cli import DEFAULT_MODEL
+from .. import DEFAULT_MODEL, load
 from ..datasets import sample_photograph
 from ..errors import StanhlicError
 from ..images import atomic_write
 from ..metrics import bpp, bytes_within, ms_ssim, psnr
-from ..zoo import load_codec
 from . import classical
 from .plots import plain
 
@@ -40,10 +39,10 @@ def coded(
     rate: float = RATE, # bits per pixel that no file exceeds
 ) -> tuple:             # ({label: decoded uint8 [H, W, 3]}, numbers behind the figure)
     """The picture through JPEG, WebP, AVIF and a model, each within the same number of bytes."""
-    size, codec = bytes_within(rate, *image.shape[:2]), load_codec(model, "cpu")
+    size, codec = bytes_within(rate, *image.shape[:2]), load(model, "cpu")
     files = {name: largest_within(name, image, size) for name in ("jpeg", "webp", "avif")}
     decoded = {classical.CODECS[name].label: classical.decode(name, data) for name, data in files.items()}
-    ours = codec.encode(image, codec.quality_for(image, target_bytes=size))
+    ours = codec.encode(image, target_bytes=size)
     decoded[codec.name], sizes = codec.decode(ours), [*map(len, files.values()), len(ours)]
     rows = [{"codec": label, "bytes": n, "bpp": bpp(n, *image.shape[:2]), "psnr": psnr(image, out), "ms_ssim": ms_ssim(image, out)}
             for (label, out), n in zip(decoded.items(), sizes)]
