@@ -227,7 +227,7 @@ class ProgressiveCodec(Codec):
     def bits(self, a: ProgressiveAnalysis, n: int) -> float:
         z_hat, p_z = self.model.side_information(torch.cat(a.latents, 1))
         p = [p_z, self.model.base_level(a.latents[0], z_hat)[2]]
-        if n: p.append(self.model.residual_level(a.state, a.target, share_quality(n, a.elements), self.model.config.ranking, "honest")[1])
+        if n: p.append(self.model.residual_level(a.state, a.target, share_quality(n, a.elements), self.model.config.ranking)[1])
         return float(sum(map(bits, p)))
 
     def describe(self, header: Header) -> dict:
