@@ -6,8 +6,9 @@ import torch
 
 from stanhlic.errors import StanhlicError
 from stanhlic.progressive.masking import slice_mask
-from stanhlic.progressive.model import GATES, ProgressiveModel, lively, predict
+from stanhlic.progressive.model import ProgressiveModel, lively, predict
 from stanhlic.progressive.networks import PROGRESSIVE, PROGRESSIVE_SINGLE, PROGRESSIVE_SMOKE, top_latent
+from stanhlic.progressive.published import GATES, level_of, published_level, refined
 
 IMAGE = torch.rand(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
 
@@ -63,29 +64,43 @@ def test_rate_rises_and_decoded_elements_stay(depth, mean):
 
 @pytest.mark.parametrize("gate", GATES)
 def test_gates(gate):
+    """Below the checkpoint a gate has nothing to do; above it the rate differs from that of a file."""
     model = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0,)))
     with torch.no_grad():
-        assert model(IMAGE, quality=50, ranking="slice", gate=gate)["x_hat"].isfinite().all()
-        assert torch.equal(model(IMAGE, quality=10, ranking="slice", gate=gate)["x_hat"], model(IMAGE, quality=10, ranking="slice")["x_hat"])
+        at = lambda q, level: model(IMAGE, quality=q, ranking="slice", level=level)
+        assert at(50, published_level(gate))["x_hat"].isfinite().all()
+        assert torch.equal(at(10, published_level(gate))["x_hat"], at(10, None)["x_hat"])
+        assert not torch.equal(at(50, published_level(gate))["likelihoods"]["residual"], at(50, None)["likelihoods"]["residual"])
+
+
+def test_the_release_charges_a_trace_for_what_it_does_not_send():
+    model = lively(PROGRESSIVE_SMOKE)
+    with torch.no_grad(): ours, theirs = (model(IMAGE, quality=20, ranking="slice", level=level) for level in (None, published_level()))
+    assert torch.equal(ours["x_hat"], theirs["x_hat"]) and torch.equal(ours["sent"], theirs["sent"])
+    p, q = ours["likelihoods"]["residual"], theirs["likelihoods"]["residual"]
+    assert torch.equal(p[ours["sent"]], q[ours["sent"]]) and (p[~ours["sent"]] == 1).all() and (q[~ours["sent"]] < 1).all() and (q[~ours["sent"]] > 0.99999).all()
+
+
+@pytest.mark.parametrize("settings, as_files", [({}, True), ({"ranking": "global", "gate": "honest"}, True), ({"ranking": "slice", "rems": [7.5]}, True), ({"ranking": "slice"}, False), ({"ranking": "slice", "gate": "new", "rems": [7.5]}, False)])
+def test_a_stage_prices_as_its_settings_say(settings, as_files): assert (level_of(settings) is None) == as_files
 
 
 @pytest.mark.parametrize("gate, inside", [("new", lambda star, bar: star & ~bar), ("old", lambda star, bar: bar), ("all", lambda star, bar: star)])
 def test_a_published_gate_refines_what_it_says(gate, inside):
     """Scales change somewhere inside the gate and nowhere else."""
-    from stanhlic.progressive.model import _published_refinement
     model = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0,)))
     with torch.no_grad():
         y_base, y_top = model.analyze(IMAGE)
         z_hat, _ = model.side_information(torch.cat([y_base, y_top], 1))
         base, params, _ = model.base_level(y_base, z_hat)
         start = predict(model, z_hat, base, params)
-        refined = _published_refinement(model, start, y_top - y_base, 50, gate)
+        after = refined(model, start, y_top - y_base, 50, gate)
     star, bar = (slice_mask(start.scale, q, model.config.level.slices) for q in (50, 10.0))
-    changed, allowed = refined.scale != start.scale, inside(star, bar)
+    changed, allowed = after.scale != start.scale, inside(star, bar)
     assert changed.any() and not (changed & ~allowed).any()
 
 
 def test_refusals():
     model = lively(PROGRESSIVE_SMOKE)
-    for wrong in (dict(quality=-1), dict(quality=100.1), dict(quality=5, ranking="x"), dict(quality=5, gate="x")):
+    for wrong in (dict(quality=-1), dict(quality=100.1), dict(quality=5, ranking="x"), dict(quality=5, level=published_level("x"))):
         with pytest.raises(StanhlicError), torch.no_grad(): model(IMAGE, **wrong)

@@ -29,6 +29,16 @@ def test_entry_holds_together(entry):
     assert any(o.endswith(".json") for o in entry["outputs"])
 
 
+def test_the_lab_imports_in_one_direction():
+    """tables, curves, plots; reproduce, items: none reaches back, and none knows the command line."""
+    import re
+    import stanhlic.lab as lab
+    order = ("tables", "classical", "curves", "plots", "reproduce", "items")
+    taken = {p.stem: set(re.findall(r"^\s*(?:with .*: )?from (?:\.|stanhlic\.lab\.)(\w+) import", p.read_text(encoding="utf-8"), re.M)) for p in Path(lab.__file__).parent.glob("*.py")}
+    assert [(m, n) for i, m in enumerate(order) for n in taken[m] & set(order[i:])] == []
+    assert [p.name for p in Path(lab.__file__).parent.glob("*.py") if re.search(r"^\s*(?:from (?:\.\.|stanhlic\.)cli import|from (?:\.\.|stanhlic) import cli)", p.read_text(encoding="utf-8"), re.M)] == []
+
+
 def test_ids_are_unique(): assert len({e["id"] for e in ITEMS}) == len(ITEMS)
 
 

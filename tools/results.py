@@ -41,7 +41,8 @@ def items_of(paper, items, rows):
         own = [r for r in rows if r["item"] == e["id"]]
         numbers = kept_numbers(e, ROOT)
         kind = SIZES.get(numbers.get("kind"), numbers.get("kind") or e["status"])
-        lines.append({"item": link(e), "claim": f"*{e['item']}*: {e['title']}", "ours is": kind, "held": "" if own else "no rule decides it"})
+        minutes = f", {e['minutes']['compact']:g} min" if "compact" in e["minutes"] else ""
+        lines.append({"item": link(e), "claim": f"*{e['item']}*{minutes}", "ours is": kind, "held": "" if own else "no rule decides it"})
         for r in own:
             lines.append({k: as_text(r)[k] for k in COLUMNS if k != "item"} | {"held": in_words(r)})
     return markdown([{k: line.get(k) for k in COLUMNS} for line in lines])
@@ -106,7 +107,7 @@ def render():
     """All of RESULTS.md."""
     items, rows, counts = list_items(), overview(ROOT), tally(ROOT)
     parts = [NOTE, "# Results", "What this package measures, paper by paper: every figure, table and claim, and what became of it. `stanhlic reproduce ITEM` runs an item in seconds as a smoke run, which decides nothing; "
-             "`stanhlic reproduce ITEM --profile compact` makes its numbers again, from the shipped weights.",
+             "`stanhlic reproduce ITEM --profile compact` makes its numbers again, from the shipped weights, in the minutes given (two CPU cores).",
              "*Published* are the authors' own numbers. What is *recomputed* from their points or *counted* in their code stands in a column of its own. *Ours* is measured from real files with networks of the size that the next column names: *compact* "
              "decides about the method, not about the size of the effect; *full size, random weights* stands for times and nothing else. *Held if* is the rule in the [registry](nbs/papers/papers.yaml), which says of each whether it was written before or after the first "
              "measurement that it judges. A limit that lies among the single runs of a timing decides nothing, nor does a comparison with a reference that was trained too little.",

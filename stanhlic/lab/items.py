@@ -118,7 +118,7 @@ class Run:
 def begin(
     item: str,             # id in the registry
     given: dict,           # globals() of the notebook
-    enough: int = 24,      # Kodak images that make a measurement
+    enough: int = 24,      # Kodak images that make a measurement; of a single `picture`, that one
     serious: bool = True,  # whatever else makes it more than a smoke run
     drawn: bool = False,   # nothing is measured: numbers are exact
 ) -> Run:
@@ -138,7 +138,7 @@ def begin(
     kodak = has_dataset("kodak")
     if "n_images" in run.values: run.images, run.note = demo_images(run.values["n_images"])
     if "picture" in run.values:
-        kodak &= bool(run.values["picture"])
+        kodak, enough = kodak and bool(run.values["picture"]), 1
         run.images = [(p.name, read_image(p)) for p in find_dataset("kodak") if p.stem == run.values["picture"]] if kodak else [("grace_hopper.jpg", middle(sample_photograph(), 256))]
         run.note = f"Kodak, {run.values['picture']}" if kodak else "a piece of matplotlib's sample photograph"
         if not run.images: raise StanhlicError(f"Kodak has no picture {run.values['picture']}; it has kodim01 to kodim24")

@@ -16,6 +16,7 @@ from ..errors import StanhlicError
 from ..priors import bits
 from .model import ProgressiveModel, model_config
 from .networks import SIZES, ProgressiveConfig
+from .published import level_of
 from ..training import ImagePool, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays, validation_crops
 
 # %% ../../nbs/progressive/05_training.ipynb #a963aa99
@@ -99,6 +100,7 @@ class Objective:
         if stage == "first": _check_pair(settings["lmbda"])
         self.between = np.geomspace(0.5, 90, 64)
         self.stage, self.settings, self.ranking = stage, settings, settings.get("ranking", "global")
+        self.level = level_of(settings)
         self.qualities = {"first": None, "decoder": decoder_qualities(settings.get("qualities", "log")), "rem": rem_qualities(rems) if rems else None}[stage]
 
     def __call__(self, model, x):
@@ -111,7 +113,7 @@ class Objective:
             loss, facts = first_loss(out, x, s["lmbda"], s["form"])
             return loss + weight / 2 * 255 ** 2 * between_weight(q, s["lmbda"]) * F.mse_loss(out["x_between"], x), facts
         quality = float(self.qualities[int(torch.randint(len(self.qualities), ()))])
-        out = model(x, quality=quality, ranking=self.ranking, gate=s.get("gate", "honest"))
+        out = model(x, quality=quality, ranking=self.ranking, level=self.level)
         if self.stage == "rem":
             loss = sum(_rates(out, x).values())
             return loss, {"loss": loss, "bpp": loss, "quality": quality}
@@ -128,8 +130,9 @@ def validator(
     crops: torch.Tensor,  # [N, 3, H, W] in [0, 1]
 ):                        # model -> {"loss": …}
     """Validation of a stage on fixed crops with the hard quantizer."""
+    level = level_of(settings)
     def at(model, x, quality):
-        out = model(x, quality=quality, ranking=settings.get("ranking", "global"), gate=settings.get("gate", "honest"))
+        out = model(x, quality=quality, ranking=settings.get("ranking", "global"), level=level)
         return [float(F.mse_loss(out["x_hat"].clamp(0, 1), x)), float(sum(_rates(out, x).values()))]
     def validate(model):
         parts = crops.to(next(model.parameters()).device).split(16)
