@@ -41,7 +41,7 @@ class Header:
         if len(self.params) > MAX_PARAMS: raise StanhlicError(f"{len(self.params)} bytes of codec parameters; at most {MAX_PARAMS} fit")
         return self
 
-    def check_owner(self, codec):
+    def check_owner(self, codec) -> None:
         """Raise `WrongModel` if a codec, by its `kind` and `fingerprint`, did not write the file."""
         if self.kind != codec.kind: raise WrongModel(f"the file was written by the codec {self.kind!r}, not {codec.kind!r}; choose a model of that kind")
         if self.fingerprint != codec.fingerprint: raise WrongModel(f"the file needs the model {self.fingerprint.hex()}, this is {codec.name} {codec.fingerprint.hex()}; load that one (--model on the command line)")

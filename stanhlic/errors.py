@@ -1,5 +1,6 @@
 """What the package refuses, as exceptions that a caller can catch and the command line can print. Each message says what is wrong and what to do."""
 import contextlib
+from collections.abc import Iterator
 
 
 class StanhlicError(ValueError):
@@ -33,7 +34,7 @@ class CutFileWarning(UserWarning):
 @contextlib.contextmanager
 def needs(
     extra: str,  # of this package
-):
+) -> Iterator[None]:
     """Imports inside may be missing: raises `StanhlicError` that names the module and the extra which brings it."""
     try: yield
     except ModuleNotFoundError as e:

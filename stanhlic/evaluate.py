@@ -15,7 +15,7 @@ import stanhlic
 from tqdm import tqdm
 from .container import unpack
 from .datasets import find_dataset, list_datasets
-from .errors import StanhlicError
+from .errors import NotEnoughMemory, StanhlicError
 from .images import atomic_write, image_files, keep_memory, read_bytes, read_image
 from .metrics import MS_SSIM_MIN_SIDE, bpp, ms_ssim, psnr
 from .zoo import list_models, load_codec, model_path
@@ -60,7 +60,7 @@ def _fresh(command, report, errors):
 def _check_end(code, said):
     "Raise what the end of a process means, by its exit code and its last words"
     if code == 1 and said.startswith("refused: "): raise StanhlicError(said.removeprefix("refused: ").strip())
-    if code < 0: raise StanhlicError(f"the decoding process was killed (signal {-code}), usually for want of memory; take smaller pictures or fewer at a time")
+    if code < 0: raise NotEnoughMemory(f"the decoding process was killed (signal {-code}), usually for want of memory; take smaller pictures or fewer at a time")
     if code: raise RuntimeError(f"the decoding process ended with {code}:\n{said}")
 
 def decode_folder(

@@ -8,11 +8,13 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .container import KINDS
 from .errors import DamagedFile, StanhlicError
 from .images import atomic_write
+
+if TYPE_CHECKING: from torch.nn import Module
 
 FORMAT = 1
 
@@ -157,7 +159,7 @@ def load_weights(
 def restore(
     build: Callable,   # configuration -> untrained model
     weights: Weights,  # as `load_weights` returns them
-):                     # the model with its weights
+) -> "Module":         # the model with its weights
     """Model of a weight file; raises `StanhlicError` if its configuration and tensors do not fit."""
     import torch
     refusal = lambda why: StanhlicError(f"{weights.header['name']}: configuration and tensors do not fit ({why}); save the model again")

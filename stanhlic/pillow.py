@@ -18,7 +18,7 @@ class SlicImageFile(ImageFile.ImageFile):
         self.info = {"kind": header.kind, "fingerprint": header.fingerprint.hex()}
         self._whole = False
 
-    def load(self):
+    def load(self) -> "Image.core.PixelAccess | None":
         """Decode the file; warns if it is cut, raises `StanhlicError` if there is no picture in it."""
         if not self._whole:
             self.fp.seek(0)

@@ -19,7 +19,7 @@ from ..priors import bits
 from ..sync import exact
 from .importers import detect
 from .masking import share_count, share_quality
-from .model import ProgressiveModel, build_model
+from .model import ProgressiveModel, Residual, build_model
 from .networks import config_to_dict
 from .stream import (Layout, Reader, crossover_count, from_blocks, read_base, residual_bits, residual_tables, side_tables,
     to_blocks, walk, write_base, write_residual)
@@ -39,7 +39,7 @@ class ProgressiveAnalysis(Analysis):
         self.steps = walk(model, self.state, self.target, model.config.ranking)
         self.elements, self.bits = sum(len(s) for _, s in self.steps), residual_bits(self.steps, codec.tables)
 
-    def state_at(self, count: int):
+    def state_at(self, count: int) -> Residual:
         """What a decoder knows after some elements; at a checkpoint, before its refinement."""
         for stage, symbols in self.steps:
             if count <= len(symbols): return stage.after(symbols[:count])

@@ -265,7 +265,7 @@ def _shortfall(d: RnnDecoder) -> str:
 # %% ../../nbs/rnn/04_codec.ipynb #11187079
 LONGEST_HEADER = 64  # bytes; ours have 23 to 27
 
-def check_header(codec: "RnnCodec", found: Prefix):
+def check_header(codec: "RnnCodec", found: Prefix) -> None:
     """Raises `StanhlicError` if a file is not one this codec can decode here."""
     h = found.header
     codec.accept(h)
