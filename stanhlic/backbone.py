@@ -10,7 +10,7 @@ __all__ = ['ZOU22', 'ZOU22_COMPACT', 'ZOU22_WIDE', 'Zou22Config', 'GDN', 'relati
 
 # %% ../nbs/ground/06_backbone.ipynb #6fa91466
 from dataclasses import dataclass, replace
-from typing import Callable
+from collections.abc import Callable
 import torch
 import torch.nn as nn
 import torch.nn.functional as F

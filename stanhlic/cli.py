@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 import typer
 from . import DEFAULT_MODEL
 from .errors import StanhlicError
@@ -189,11 +189,11 @@ def _compress(
     source: Annotated[str, typer.Argument(metavar="IN", help="Picture: PNG, JPEG, WebP, TIFF, BMP, PPM, ...; or a folder of them.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic; or a folder for those of a folder.")],
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="A model's name or file.")] = DEFAULT_MODEL,
-    quality: Annotated[Optional[float], typer.Option(metavar="Q", help="0 (smallest) to 100 (best), any real number; if nothing else is said, 50 for stanh models, 100 for rnn and progressive.")] = None,
-    target_bpp: Annotated[Optional[float], typer.Option(metavar="B", help="Best quality within so many bits per pixel.")] = None,
-    target_bytes: Annotated[Optional[int], typer.Option(metavar="N", help="Best quality within so many bytes.")] = None,
-    target_psnr: Annotated[Optional[float], typer.Option(metavar="P", help="Smallest file that reaches so many dB.")] = None,
-    layers: Annotated[Optional[int], typer.Option(metavar="K", help="Number of layers; for rnn models only.")] = None,
+    quality: Annotated[float | None, typer.Option(metavar="Q", help="0 (smallest) to 100 (best), any real number; if nothing else is said, 50 for stanh models, 100 for rnn and progressive.")] = None,
+    target_bpp: Annotated[float | None, typer.Option(metavar="B", help="Best quality within so many bits per pixel.")] = None,
+    target_bytes: Annotated[int | None, typer.Option(metavar="N", help="Best quality within so many bytes.")] = None,
+    target_psnr: Annotated[float | None, typer.Option(metavar="P", help="Smallest file that reaches so many dB.")] = None,
+    layers: Annotated[int | None, typer.Option(metavar="K", help="Number of layers; for rnn models only.")] = None,
     device: Device = "auto", as_json: Json = False,
 ):
     """Compress a picture to a .slic file, or all pictures of a folder.
@@ -252,8 +252,8 @@ def _one_file(source, target, codec, layers):
 def _decompress(
     source: Annotated[str, typer.Argument(metavar="IN", help="A .slic file, or a folder of them.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="Picture to write, lossless: .png .ppm .bmp .tif .webp; or a folder for those of a folder, as .png.")],
-    model: Annotated[Optional[str], typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
-    layers: Annotated[Optional[int], typer.Option(metavar="K", help="Show the first K layers only; for rnn files.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
+    layers: Annotated[int | None, typer.Option(metavar="K", help="Show the first K layers only; for rnn files.")] = None,
     device: Device = "auto",
 ):
     """Decompress a .slic file to a picture, or all files of a folder.
@@ -320,9 +320,9 @@ def _one_cut(**given):
 def _truncate(
     source: Annotated[str, typer.Argument(metavar="IN", help="A .slic file of an rnn or progressive model.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic.")],
-    num_bytes: Annotated[Optional[int], typer.Option("--bytes", metavar="N", help="At most so many bytes.")] = None,
-    bpp: Annotated[Optional[float], typer.Option(metavar="B", help="At most so many bits per pixel.")] = None,
-    layers: Annotated[Optional[int], typer.Option(metavar="K", help="The first K layers; for rnn files only.")] = None,
+    num_bytes: Annotated[int | None, typer.Option("--bytes", metavar="N", help="At most so many bytes.")] = None,
+    bpp: Annotated[float | None, typer.Option(metavar="B", help="At most so many bits per pixel.")] = None,
+    layers: Annotated[int | None, typer.Option(metavar="K", help="The first K layers; for rnn files only.")] = None,
     as_json: Json = False,
 ):
     """Make a smaller file of a .slic file, without its model.
@@ -353,10 +353,10 @@ def _truncate(
 @app.command("view")
 def _view(
     source: Annotated[str, typer.Argument(metavar="FILE", help="A .slic file of an rnn or progressive model.")],
-    target: Annotated[Optional[str], typer.Option("-o", "--out", metavar="OUT.html", help="Page to write; beside the file if not given.")] = None,
-    original: Annotated[Optional[str], typer.Option(metavar="IMAGE", help="The picture it was made of, to measure PSNR against.")] = None,
+    target: Annotated[str | None, typer.Option("-o", "--out", metavar="OUT.html", help="Page to write; beside the file if not given.")] = None,
+    original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture it was made of, to measure PSNR against.")] = None,
     stops: Annotated[int, typer.Option(metavar="N", min=2, max=200, help="Stops of the slider, about.")] = 24,
-    model: Annotated[Optional[str], typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
     device: Device = "auto",
 ):
     """Make a page with a slider over received bytes.
@@ -384,7 +384,7 @@ def _view(
 def _qualities(words):
     "Numbers from words like `0,25,50`"
     try: return [float(w) for word in words for w in word.replace(",", " ").split()]
-    except ValueError: raise typer.BadParameter(f"--qualities takes numbers with commas between them, not '{' '.join(words)}'")
+    except ValueError: raise typer.BadParameter(f"--qualities takes numbers with commas between them, not '{' '.join(words)}'") from None
 
 def _without_similarity(rows):
     "A note that names the pictures without MS-SSIM, or None"
@@ -401,7 +401,7 @@ def _eval(
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="Name of a model, or its file.")],
     images: Annotated[str, typer.Option(metavar="DIR", help="Folder of pictures, or the name of a data set (kodak).")],
     out: Annotated[str, typer.Option(metavar="FILE.json", help="Result file to write.")],
-    qualities: Annotated[Optional[list[str]], typer.Option(metavar="Q,Q,...", help="Qualities to measure; 0,20,40,60,80,100 if not given, of an rnn model each layer.")] = None,
+    qualities: Annotated[list[str] | None, typer.Option(metavar="Q,Q,...", help="Qualities to measure; 0,20,40,60,80,100 if not given, of an rnn model each layer.")] = None,
     device: Device = "auto",
 ):
     """Measure a model on a folder of pictures.
@@ -427,7 +427,7 @@ def _eval(
     _remark(images, _without_similarity(x["per_image"]))
 
 @app.command("fetch")
-def _fetch(name: Annotated[Optional[str], typer.Argument(metavar="NAME", help="Data set; none: list them.")] = None):
+def _fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", help="Data set; none: list them.")] = None):
     """Fetch a data set, or list those that are known.
 
     Files come from their origin into the cache in your home folder and are compared with checksums; what is there is not fetched again. A data set is looked for under STANHLIC_DATA, then in ./data, then in the cache.
@@ -481,12 +481,12 @@ def _train(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="stanh, rnn or progressive.")],
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="Stage of its training, e.g. anchor or derivation.")],
     profile: Annotated[str, typer.Option(metavar="P", help="smoke (seconds), compact (what ships) or paper (the published recipe).")] = "smoke",
-    data: Annotated[Optional[str], typer.Option(metavar="DIR", help="Folder of training pictures; the data set `train` if not given.")] = None,
-    out: Annotated[Optional[str], typer.Option(metavar="DIR", help="Folder for checkpoints, log and model; training/SYSTEM-STAGE-PROFILE if not given.")] = None,
-    init: Annotated[Optional[str], typer.Option(metavar="NAME|PATH", help="Model to start from.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of training pictures; the data set `train` if not given.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for checkpoints, log and model; training/SYSTEM-STAGE-PROFILE if not given.")] = None,
+    init: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Model to start from.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     device: Device = "auto",
-    overrides: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the profile; may be repeated.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the profile; may be repeated.")] = None,
 ):
     """Train one stage of a system.
 
@@ -521,11 +521,11 @@ def _measured(row, entry, alone):
 
 @app.command("reproduce")
 def _reproduce(
-    item: Annotated[Optional[str], typer.Argument(metavar="ITEM", help="Item as --list names it; all of them if not given.")] = None,
+    item: Annotated[str | None, typer.Argument(metavar="ITEM", help="Item as --list names it; all of them if not given.")] = None,
     profile: Annotated[str, typer.Option(metavar="P", help="smoke (seconds), compact (shipped models) or paper (full size).")] = "smoke",
     show: Annotated[bool, typer.Option("--list", help="List the items and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
-    settings: Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Change one parameter of the item's notebook; may be repeated.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change one parameter of the item's notebook; may be repeated.")] = None,
 ):
     """Run the notebook behind a table or figure of the papers.
 
@@ -558,7 +558,7 @@ def _reproduce(
     if failed: raise StanhlicError(failed[0]["detail"] if len(failed) == 1 else f"{len(failed)} of {len(rows)} items failed: {', '.join(r['id'] for r in failed)}; see runs/")
 
 @app.command("selftest")
-def _selftest(models: Annotated[Optional[list[str]], typer.Argument(help="Names or paths of models; none: every known one.")] = None, device: Device = "auto"):
+def _selftest(models: Annotated[list[str] | None, typer.Argument(help="Names or paths of models; none: every known one.")] = None, device: Device = "auto"):
     """Check that this installation works.
 
     Each model encodes a picture at three qualities; a fresh process decodes the files; damage must be noticed.

@@ -9,7 +9,7 @@ __all__ = ['LEAN', 'LEAN_SMOKE', 'SLOPE', 'LeanConfig', 'activation', 'Units', '
 
 # %% ../nbs/ground/07_lean.ipynb #bbc7741d
 from dataclasses import dataclass
-from typing import Callable
+from collections.abc import Callable
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -169,7 +169,7 @@ class Lean(FixedRate):
         """Walk the parts of y; `code` supplies each, given its predicted mean and scale."""
         known, done = [self.h_s(z_hat)], []
         for i, (network, size) in enumerate(zip(self.slices, self.h_a[0].size.split(self.config.widths))):
-            one = lambda half, mean, scale: code(2 * i + half, mean * size, lower_bound(scale * size, SCALE_MIN)) / size
+            one = lambda half, mean, scale, i=i, size=size: code(2 * i + half, mean * size, lower_bound(scale * size, SCALE_MIN)) / size
             y, correction = network(torch.cat(known, 1), one)
             known.append(y.to(known[0].dtype)); done.append(y * size + step * correction)
         return torch.cat(done, 1)

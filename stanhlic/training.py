@@ -13,7 +13,7 @@ import contextlib, io, itertools, json, math, os, platform, subprocess, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, asdict
 from pathlib import Path
-from typing import Callable
+from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn as nn

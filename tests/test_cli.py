@@ -52,6 +52,23 @@ def test_wrong_usage_is_exit_code_2(cli, words, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tables_are_aligned():
+    from stanhlic.cli import _table
+    lines = _table([("jpeg", 12, "baseline"), ("stanh", 7.5, "")], ("codec", "size", "note")).splitlines()
+    assert lines == ["codec  size  note", "jpeg     12  baseline", "stanh   7.5"]
+
+
+def test_two_files_never_become_one(tmp_path):
+    from stanhlic.cli import _jobs
+    from stanhlic.errors import StanhlicError
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "a.jpg", "b.png"): (tmp_path / "in" / name).touch()
+    def files(folder): return sorted(folder.iterdir()) if hasattr(folder, "iterdir") else sorted((tmp_path / "in").iterdir())
+    with pytest.raises(StanhlicError, match="several files would become"): _jobs(tmp_path / "in", tmp_path / "out", files, ".slic")
+    (tmp_path / "in" / "a.jpg").unlink()
+    assert [str(target).split("/")[-1] for _, target in _jobs(tmp_path / "in", tmp_path / "out", files, ".slic")] == ["a.slic", "b.slic"]
+
+
 # %% compress, info, decompress
 
 def test_there_and_back(cli, models, photo, tmp_path):

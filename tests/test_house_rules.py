@@ -159,6 +159,11 @@ def test_package_is_what_the_notebooks_export(renewed):
     assert sorted(n for n in here.keys() | there.keys() if here.get(n) != there.get(n)) == [], "run `make export`"
 
 
+def test_ruff_finds_nothing():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_readme_is_the_index():
     done = subprocess.run([sys.executable, ROOT / "tools/readme.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -447,3 +447,12 @@ def test_spoilt_points(files, spoil, words):
     spoil(bad)
     torch.save(bad, files / "stanh" / "D11.pth.tar")
     refused(lambda: load(files), "D11.pth.tar", words)
+
+
+def test_names_as_compressai_and_the_authors_have_them():
+    from stanhlic.stanh.importers import config_of, tidy_key
+    names = {"module.g_a.0.weight": "g_a.0.weight", "entropy_bottleneck._matrices.3": "entropy_bottleneck._matrix3", "entropy_bottleneck.biases.0": "entropy_bottleneck._bias0",
+             "entropy_bottleneck.0._factor1": "entropy_bottleneck._factor1", "entropy_bottleneck.1._factor1": None, "entropy_bottleneck.0.sos.w": None,
+             "gaussian_conditional.scale_table": None}
+    assert {name: tidy_key(name) for name in names} == names
+    with pytest.raises(StanhlicError, match="its 1 tensors lack 'g_a.0.weight'"): config_of({"conv1.weight": torch.zeros(1)})

@@ -7,7 +7,7 @@ import torch
 
 from stanhlic.errors import StanhlicError
 from stanhlic.progressive.codec import ProgressiveCodec
-from stanhlic.progressive.importers import detect, import_progressive
+from stanhlic.progressive.importers import detect, import_progressive, release_keys
 from stanhlic.progressive.model import ProgressiveModel, lively
 from stanhlic.progressive.networks import PROGRESSIVE, PROGRESSIVE_SMOKE
 
@@ -60,3 +60,19 @@ def test_no_code_is_run(tmp_path):
         def __reduce__(self): return (exec, ("raise SystemExit('ran')",))
     torch.save({"state_dict": {"a": torch.ones(1)}, "args": Evil()}, tmp_path / "e.pth")
     with pytest.raises(StanhlicError, match="plain values"): import_progressive(tmp_path / "e.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "base_net.", "module.base_net."])
+def test_names_of_any_wrapping(prefix):
+    assert release_keys({f"{prefix}g_a.7.bias": 1, f"{prefix}g_a_enh.7.bias": 2}) == {"g_a.0.7.bias": 1, "g_a.1.7.bias": 2}
+
+
+def test_names_of_older_releases():
+    old = {"module.g_s.0.1.weight": 1, "entropy_bottleneck.matrices.2": 2, "gaussian_conditional.scale_table": 3, "entropy_bottleneck._quantized_cdf": 4,
+           "post_latent.0.3.enc_enh_entropy_params.0.conv1.bias": 5}
+    assert release_keys(old) == {"g_s.0.1.weight": 1, "entropy_bottleneck._matrix2": 2, "post_latent.0.3.enc_progressive_entropy_params.0.conv1.bias": 5}
+
+
+def test_other_networks_are_sent_to_their_own_importer(tmp_path):
+    with pytest.raises(StanhlicError, match="import_zou22"): detect({"h_a.0.weight": 0})
+    with pytest.raises(StanhlicError, match="without --delta_encode"): import_progressive(save(tmp_path / "d.pth.tar", lively(PROGRESSIVE_SMOKE), delta_encode=False))

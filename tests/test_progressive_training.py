@@ -46,7 +46,7 @@ def test_first_stage_trains_with_a_picture_in_between(tmp_path):
 def test_notebook_runs_through_papermill(tmp_path):
     import papermill
     notebook = Path(__file__).resolve().parent.parent / "nbs/train/progressive.ipynb"
-    papermill.execute_notebook(str(notebook), str(tmp_path / "run.ipynb"), dict(out=str(tmp_path / "run"), settings=list(SHORT), device="cpu"), cwd=str(tmp_path), progress_bar=False, kernel_name="python3")
+    papermill.execute_notebook(str(notebook), str(tmp_path / "run.ipynb"), dict(out=str(tmp_path / "run"), settings=list(SHORT), device="cpu"), cwd=str(tmp_path), progress_bar=False, start_timeout=600, kernel_name="python3")
     assert inspect_weights(tmp_path / "run" / "model.safetensors")["provenance"]["stages"][-1]["stage"] == "first"
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from stanhlic.container import VERSIONS
 from stanhlic.errors import StanhlicError
-from stanhlic.lab.reproduce import (ARITHMETIC, PROFILES, SIZES, as_text, check_parameters, defaults, find_item, kept_numbers, list_items, other_weights, outdated, overview, papers_folder,
-                                     read_setting, reproduce, run_item, state_of, tally, verdicts)
+from stanhlic.lab.reproduce import (ARITHMETIC, PROFILES, SIZES, as_text, check_parameters, defaults, kept_numbers, list_items, other_weights, outdated, overview, papers_folder,
+                                     read_setting, reproduce, run_item, tally, verdicts)
 from stanhlic.lab.tables import shown
 from stanhlic.modelfile import inspect_weights
 

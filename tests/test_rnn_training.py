@@ -123,5 +123,5 @@ def test_notebook_runs_through_papermill(photographs, tmp_path):
     inspected = papermill.inspect_notebook(str(ROOT / "nbs/train/rnn.ipynb"))
     assert {"profile", "data", "out", "settings"} <= set(inspected)
     papermill.execute_notebook(str(ROOT / "nbs/train/rnn.ipynb"), str(tmp_path / "run.ipynb"), dict(data=str(photographs), out=str(tmp_path / "run"), settings=["steps=2"], device="cpu"),
-                               cwd=str(ROOT), progress_bar=False, kernel_name="python3")
+                               cwd=str(ROOT), progress_bar=False, start_timeout=600, kernel_name="python3")
     assert (tmp_path / "run" / "model.safetensors").exists()

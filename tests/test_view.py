@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from stanhlic.datasets import sample_photograph
-from stanhlic.view import choose_stops, embed, make_page
+from stanhlic.errors import StanhlicError
+from stanhlic.metrics import psnr
+from stanhlic.view import choose_stops, decode_stops, embed, make_page
 
 torch.set_num_threads(1)
 RIGHT, LEFT, HOME, END = "\ue014", "\ue012", "\ue011", "\ue010"  # WebDriver's names of keys
@@ -32,6 +34,31 @@ def test_pictures_stay_within_their_share():
     assert embed(noise, 10**6)[1:] == (92, 1.0)
 
 
+@pytest.fixture(scope="module")
+def coded():
+    """A codec of random weights, a picture and its progressive file."""
+    from stanhlic.progressive.codec import ProgressiveCodec
+    from stanhlic.progressive.model import lively
+    from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
+    codec, photo = ProgressiveCodec(lively(PROGRESSIVE_SMOKE), "tiny"), sample_photograph(300)[:200, :180]
+    return codec, photo, codec.encode(photo)
+
+
+def test_stops_are_measured_against_the_original_or_the_best_picture(coded):
+    codec, photo, data = coded
+    alone, beside = decode_stops(codec, data, count=4), decode_stops(codec, data, photo, count=4)
+    assert alone[-1]["psnr"] == "identical" and beside[-1]["psnr"] == f"{psnr(photo, codec.decode(data)):.2f} dB"
+    assert [s["bytes"] for s in alone] == [s["bytes"] for s in beside] and alone[-1]["bytes"] == f"{len(data):,}"
+    assert sum(len(s["src"]) for s in decode_stops(codec, data, count=4, limit=100_000)) < 103_000
+    with pytest.raises(StanhlicError, match="the original is 180x199"): decode_stops(codec, data, photo[1:])
+
+
+def test_a_page_is_whole_and_fetches_nothing(coded):
+    page, note = make_page(coded[0], coded[2], "rows & columns", count=4)
+    assert note is None and page.count("data:image/webp") == 4 and "<title>rows &amp; columns</title>" in page and "not the original" in page
+    assert "http:" not in page and "https:" not in page and "$" not in page
+
+
 # %% in a browser
 
 def open_page(browser, address): browser("/url", {"url": "about:blank"}); browser("/url", {"url": address})
@@ -50,13 +77,10 @@ def pixels(browser):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """A page of a progressive file of random weights, its address and its stops."""
-    from stanhlic.progressive.codec import ProgressiveCodec
-    from stanhlic.progressive.model import lively
-    from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
-    codec, photo = ProgressiveCodec(lively(PROGRESSIVE_SMOKE), "tiny"), sample_photograph(300)[:200, :180]
-    path, (text, note) = tmp_path_factory.mktemp("page") / "a.html", make_page(codec, codec.encode(photo), "photo <1>.slic", photo, 12)
+def page(coded, tmp_path_factory):
+    """A page of a progressive file, its address and its stops."""
+    codec, photo, data = coded
+    path, (text, note) = tmp_path_factory.mktemp("page") / "a.html", make_page(codec, data, "photo <1>.slic", photo, 12)
     path.write_text(text)
     assert note is None
     return path.as_uri(), json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])

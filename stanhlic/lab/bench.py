@@ -83,7 +83,7 @@ def in_steps(
     begin,              # function that makes what the steps work on
     steps: dict,        # name -> function of it, in order
     repeats: int = 5,   # timed runs through all steps, after one that is not timed
-    parts: dict = {},   # name -> methods to watch within each step
+    parts: dict = None, # name -> methods to watch within each step
 ) -> dict:              # step, and "step: part" -> record in seconds
     """Time the steps of a job that goes on where it stopped."""
     seconds = {}
@@ -91,7 +91,7 @@ def in_steps(
         job = begin()
         for name, step in steps.items():
             with contextlib.ExitStack() as stack:
-                watches = {f"{name}: {part}": stack.enter_context(watch(*methods)) for part, methods in parts.items()}
+                watches = {f"{name}: {part}": stack.enter_context(watch(*methods)) for part, methods in (parts or {}).items()}
                 start = time.perf_counter()
                 step(job)
                 taken = {name: time.perf_counter() - start} | {k: w[0] for k, w in watches.items()}

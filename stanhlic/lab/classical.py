@@ -2,7 +2,7 @@
 
 import functools, io, time
 from dataclasses import dataclass
-from typing import Callable
+from collections.abc import Callable
 import numpy as np
 from PIL import Image, __version__ as pillow_version
 from tqdm import tqdm

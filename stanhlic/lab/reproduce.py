@@ -184,7 +184,7 @@ def _execute(notebook, record, parameters, progress=False):
     "Run a notebook in the current folder; a kernel that another robbed of its port while it started is started again"
     with needs("reproduce"): import papermill
     for trial in range(3):
-        try: return papermill.execute_notebook(str(notebook), str(record), parameters, cwd=str(Path.cwd()), progress_bar=progress, extra_arguments=["--log-level=CRITICAL"])
+        try: return papermill.execute_notebook(str(notebook), str(record), parameters, cwd=str(Path.cwd()), progress_bar=progress, start_timeout=600, extra_arguments=["--log-level=CRITICAL"])
         except RuntimeError as e:
             if trial == 2 or "before replying" not in str(e): raise
 

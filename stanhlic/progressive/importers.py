@@ -64,7 +64,7 @@ def detect(
     encoders = two("g_a.0.0.weight")
     level = _level(s, "g_a.0" if encoders == 2 else "g_a")
     size, last, number = level.latent // level.slices, level.slices - 1, _count(s, r"post_latent\.(\d+)\.")
-    final = "post_latent.0.0.enc.%d.conv2.weight" % (_count(s, r"post_latent\.0\.0\.enc\.(\d+)\.") - 1)
+    final = f"post_latent.0.0.enc.{_count(s, r'post_latent.0.0.enc.([0-9]+).') - 1}.conv2.weight"
     if rems is None and number not in _USUAL: raise StanhlicError(f"{number} REM checkpoints whose qualities are not in the file; give them as rems")
     rems = _USUAL[number] if rems is None else tuple(map(float, rems))
     if len(rems) != number: raise StanhlicError(f"{len(rems)} checkpoint qualities for {number} REMs in the file; give as many")

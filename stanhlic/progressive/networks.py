@@ -10,7 +10,7 @@ __all__ = ['PROGRESSIVE', 'PROGRESSIVE_SINGLE', 'PROGRESSIVE_COMPACT', 'PROGRESS
 
 # %% ../../nbs/progressive/01_networks.ipynb #7e833384
 from dataclasses import dataclass, replace, asdict
-from typing import Callable
+from collections.abc import Callable
 import torch
 import torch.nn as nn
 from ..backbone import (ZOU22, ZOU22_COMPACT, Zou22Config, analysis, hyper_analysis, hyper_synthesis, slice_network, synthesis)
