@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ZOU22', 'ZOU22_COMPACT', 'ZOU22_WIDE', 'Zou22Config', 'GDN', 'relative_positions', 'to_windows', 'from_windows',
            'shift_mask', 'WindowAttention', 'ResidualUnit', 'AttentionGate', 'analysis', 'synthesis', 'hyper_analysis',
-           'hyper_synthesis', 'slice_network', 'FixedRate', 'add_noise', 'round_ste', 'Zou22', 'initialise',
+           'hyper_synthesis', 'slice_network', 'FixedRate', 'add_noise', 'round_ste', 'Zou22', 'initialize',
            'block_components', 'awake', 'renew_entropy', 'rate']
 
 # %% ../nbs/ground/06_backbone.ipynb #6fa91466
@@ -52,7 +52,7 @@ class _Positive(nn.Module):
 
 # %% ../nbs/ground/06_backbone.ipynb #4f4b1796
 class GDN(nn.Module):
-    """Generalised divisive normalisation over channels; `inverse=True` multiplies (Ballé et al. 2016)."""
+    """Generalized divisive normalization over channels; `inverse=True` multiplies (Ballé et al. 2016)."""
 
     def __init__(
         self,
@@ -304,7 +304,7 @@ class Zou22(FixedRate):
         code: Callable,       # (i, mean, scale) -> slice; writes, reads or simulates a slice
         step=1.0,             # of the quantizer; here the correction does not depend on it
     ) -> torch.Tensor:        # ŷ [N, M, H/16, W/16]
-        """Run the slice loop; `code` supplies each quantised slice given its predicted mean and scale."""
+        """Run the slice loop; `code` supplies each quantized slice given its predicted mean and scale."""
         mean_feature, scale_feature, done = self.h_mean_s(z_hat), self.h_scale_s(z_hat), []
         for i, (cc_mean, cc_scale, lrp) in enumerate(zip(self.cc_mean_transforms, self.cc_scale_transforms, self.lrp_transforms)):
             support = done[:self.config.support]
@@ -316,7 +316,7 @@ class Zou22(FixedRate):
 
 # %% ../nbs/ground/06_backbone.ipynb #5c78f0ee
 @torch.no_grad()
-def initialise(
+def initialize(
     net: Zou22,                   # changed in place
     crops: torch.Tensor = None,   # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64: start as their principal components
 ) -> Zou22:
@@ -403,7 +403,7 @@ def renew_entropy(
 ) -> Zou22:
     """Begin the hyperprior anew, or the whole entropy model, for the latents the network has."""
     old = ("g_a.", "g_s.") if slices else ("g_a.", "g_s.", "cc_", "lrp_")
-    new = initialise(Zou22(net.config)).to(crops.device).state_dict()
+    new = initialize(Zou22(net.config)).to(crops.device).state_dict()
     net.load_state_dict(net.state_dict() | {k: v for k, v in new.items() if not k.startswith(old)})
     y = net.g_a(crops)
     if slices: _tell_slices(net, y)

@@ -134,7 +134,7 @@ def _needs_layers(codec):
     if not codec.layers: raise StanhlicError(f"--layers is for layered models (rnn); {codec.name} is a {codec.kind} model")
 
 def _compressed(image, codec, given):
-    "Bytes and quality; the picture is analysed once, however many qualities are tried"
+    "Bytes and quality; the picture is analyzed once, however many qualities are tried"
     from stanhlic.container import read_header
     if "layers" in given: _needs_layers(codec)
     image = codec.analyze(image)
@@ -173,13 +173,13 @@ def _remark(path, note):
 
 def _one_picture(source, data, target, codec, given):
     "Compress a picture that was read; `codec` gives the codec, once the picture is known to be one. Returns what `--json` says"
-    from stanhlic.images import atomic_write, colour_profile, decode_image
+    from stanhlic.images import atomic_write, color_profile, decode_image
     image = decode_image(data, source)
     _check_target(source, target)
     start = time.perf_counter()
     with _busy("compressing"): coder = codec(); out, quality = _compressed(image, coder, given)
     atomic_write(target, out)
-    if profile := colour_profile(data): _remark(source, f"its colour profile ({profile}) is not kept; convert the picture to sRGB first if its colours matter")
+    if profile := color_profile(data): _remark(source, f"its color profile ({profile}) is not kept; convert the picture to sRGB first if its colors matter")
     height, width = image.shape[:2]
     return dict(input=source, output=target, model=coder.name, quality=quality, bytes=len(out), bpp=8 * len(out) / (height * width),
                 height=height, width=width, seconds=time.perf_counter() - start)

@@ -21,7 +21,7 @@ def list_datasets() -> list:  # names
 
 def load_manifest(
     name: str,  # data set
-) -> dict:      # name, title, licence, origin, files = [{path, size, sha256, pixels?, url?}]
+) -> dict:      # name, title, license, origin, files = [{path, size, sha256, pixels?, url?}]
     """Manifest of a data set; raises `StanhlicError` for an unknown name."""
     import tomllib
     if name not in list_datasets(): raise StanhlicError(f"unknown data set '{name}'; there are {', '.join(list_datasets())}")

@@ -229,7 +229,7 @@ def _try_model(name, device):
                 out = np.asarray(decoded[stem][0])
                 far = int(np.abs(out.astype(int) - codec.decode(data)).max())
                 yield dict(model=name, check=f"quality {int(stem[1:])}", ok=far <= 1 and out.shape == image.shape,
-                           detail=f"{len(data)} bytes, {psnr(image, out):.2f} dB" + (f", off by {far} grey levels" if far > 1 else ""))
+                           detail=f"{len(data)} bytes, {psnr(image, out):.2f} dB" + (f", off by {far} gray levels" if far > 1 else ""))
         missed = sum(map(_damage, files.values()))
         yield dict(model=name, check="damage", ok=missed == 0, detail=f"{missed} of {128 * len(files)} went unnoticed" if missed else "every flipped bit and every cut noticed")
     except StanhlicError as e: yield dict(model=name, check="load and run", ok=False, detail=str(e))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['READ_FORMATS', 'READ_SUFFIXES', 'READ_LIMIT', 'WRITE_FORMATS', 'decode_image', 'read_bytes', 'read_image',
-           'colour_profile', 'image_files', 'atomic_write', 'check_writable_suffix', 'check_picture', 'write_image',
+           'color_profile', 'image_files', 'atomic_write', 'check_writable_suffix', 'check_picture', 'write_image',
            'free_memory', 'check_memory', 'keep_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
 
 # %% ../nbs/ground/00_images.ipynb #961f14dd
@@ -35,7 +35,7 @@ def _short(e):
 # %% ../nbs/ground/00_images.ipynb #4d8c38ec
 def _to_rgb(im, name):
     "A decoded Pillow image as uint8 (H, W, 3)"
-    if im.mode.startswith("I"):  # 16-bit grey; Pillow uses a 32-bit mode for some of these files
+    if im.mode.startswith("I"):  # 16-bit gray; Pillow uses a 32-bit mode for some of these files
         v = np.asarray(im).astype(np.int64)
         if v.min() < 0 or v.max() > 65535 or "transparency" in im.info:
             raise StanhlicError(f"{name}: 32-bit integers or 16-bit with transparency; convert it to 8-bit RGB first")
@@ -86,10 +86,10 @@ def read_image(
     return decode_image(read_bytes(path), str(path))
 
 # %% ../nbs/ground/00_images.ipynb #18541025
-def colour_profile(
+def color_profile(
     data: bytes,   # a whole image file
 ) -> str | None:   # the profile's own description; None where there is none, or sRGB
-    """Name of an embedded colour profile that `decode_image` does not apply."""
+    """Name of an embedded color profile that `decode_image` does not apply."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

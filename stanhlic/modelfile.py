@@ -76,11 +76,11 @@ def save_weights(
 
     Raises `StanhlicError` if the header is not a model's or the file cannot be written."""
     from safetensors.torch import save
-    mark = fingerprint(tensors, header.get("config", {}))
-    header = _check_header({"format": FORMAT} | header | {"fingerprint": mark.hex()}, path)
+    computed = fingerprint(tensors, header.get("config", {}))
+    header = _check_header({"format": FORMAT} | header | {"fingerprint": computed.hex()}, path)
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     atomic_write(path, save(tensors, {"stanhlic": json.dumps(header)}))
-    return Weights(tensors, header, mark)
+    return Weights(tensors, header, computed)
 
 
 def halved(
@@ -150,10 +150,10 @@ def load_weights(
     try: tensors = load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, OverflowError) as e:
         raise DamagedFile(f"{path}: cut or damaged ({str(e).splitlines()[0][:120]}); fetch it again") from e
-    mark = fingerprint(tensors, header["config"])
-    if header.get("fingerprint") != mark.hex():
-        raise DamagedFile(f"{path}: its tensors give fingerprint {mark.hex()}, its header says {str(header.get('fingerprint'))[:16]}; the file is damaged, fetch it again")
-    return Weights(tensors, header, mark)
+    computed = fingerprint(tensors, header["config"])
+    if header.get("fingerprint") != computed.hex():
+        raise DamagedFile(f"{path}: its tensors give fingerprint {computed.hex()}, its header says {str(header.get('fingerprint'))[:16]}; the file is damaged, fetch it again")
+    return Weights(tensors, header, computed)
 
 
 def restore(

@@ -33,7 +33,7 @@ def lower_bound(
 
 # %% ../nbs/ground/03_priors.ipynb #dcdb5f6b
 def normal_cdf(
-    t: torch.Tensor,  # standardised value, any shape
+    t: torch.Tensor,  # standardized value, any shape
 ) -> torch.Tensor:    # Φ(t), same shape
     """Standard normal distribution function, precise in the lower tail."""
     return 0.5 * torch.erfc(t * -(2 ** -0.5))
@@ -44,7 +44,7 @@ def gaussian_mass(
     upper: torch.Tensor,  # upper edge, same shape, may be +inf
     scale: torch.Tensor,  # σ > 0, same shape
 ) -> torch.Tensor:        # probability of the cell in [0, 1]
-    """Probability that a centred Gaussian falls between two edges, computed in the tail that is precise."""
+    """Probability that a centered Gaussian falls between two edges, computed in the tail that is precise."""
     flip = lower + upper > 0
     lo, hi = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
     return normal_cdf(hi / scale) - normal_cdf(lo / scale)

@@ -21,7 +21,7 @@ def _back(x, state):
 
 # %% ../nbs/ground/09_soap.ipynb #74c6b41e
 def _renew(state, side, dim):
-    "Turn the basis of one side towards the eigenvectors of its moments, and Adam's means with it"
+    "Turn the basis of one side toward the eigenvectors of its moments, and Adam's means with it"
     old, moments = state[side], state["moments " + side]
     order = (old.t() @ moments @ old).diag().argsort(descending=True)
     new = state[side] = torch.linalg.qr(moments @ old[:, order])[0]

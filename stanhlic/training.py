@@ -181,7 +181,7 @@ def training_arrays(
     return pictures[:len(train)], pictures[len(train):], source
 
 # %% ../nbs/ground/10_training.ipynb #b36dabd0
-def _centre(image: torch.Tensor, side: int) -> torch.Tensor:
+def _center(image: torch.Tensor, side: int) -> torch.Tensor:
     "The middle of a picture, [3, side, side]"
     y, x = ((n - side) // 2 for n in image.shape[1:])
     return image[:, y:y + side, x:x + side]
@@ -195,13 +195,13 @@ def central_crops(
     if count is not None and count < 1: raise StanhlicError(f"{count} photographs for validation; take at least 1")
     large = list(itertools.islice((p for p in pictures if min(_size(p)) >= side), count))
     if not large: raise StanhlicError(f"no photograph for validation has {side} pixels on both sides; give larger ones")
-    return torch.stack([_centre(_planes(p), side) for p in large]).to(memory_format=torch.channels_last).float() / 255
+    return torch.stack([_center(_planes(p), side) for p in large]).to(memory_format=torch.channels_last).float() / 255
 
 # %% ../nbs/ground/10_training.ipynb #c8ba5b94
 @dataclass
 class Plan:
     """Settings of one training run."""
-    steps: int = 1000             # optimiser steps
+    steps: int = 1000             # optimizer steps
     batch: int = 8                # crops in one pass of one process
     accumulate: int = 1           # passes whose gradients make one step
     crop: int = 128               # side of a crop, pixels
@@ -210,7 +210,7 @@ class Plan:
     warmup: int = 100             # steps of linear warm-up
     hold: float = 0.5             # fraction of the steps at the peak before the cosine sets in
     lr_predictors: float = 1.0    # learning rate of the networks that predict the rate, as a fraction of lr
-    lr_aux: float = 1e-2          # learning rate of the auxiliary optimiser
+    lr_aux: float = 1e-2          # learning rate of the auxiliary optimizer
     clip: float = 1.0             # largest gradient norm; 0: none
     ema: float = 0.999            # decay of the weight average; 0 turns it off
     precision: str = "auto"       # autocast of the networks: "bf16", "no", or "auto" for what is faster on the device
@@ -317,7 +317,7 @@ def load_checkpoint(
 
 # %% ../nbs/ground/10_training.ipynb #07d4499f
 def _groups(model, main: list, plan: Plan) -> list[dict]:
-    "Parameters of the optimiser, those that predict the rate in a group of their own"
+    "Parameters of the optimizer, those that predict the rate in a group of their own"
     slow = {id(p) for m in model.modules() for name in getattr(m, "predictors", ()) for key, p in m.named_parameters() if f"{key}.".startswith(f"{name}.")}
     matrix = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))} if plan.optimizer == "soap" else set()
     groups = [{"params": [p for p in main if (id(p) in slow) == late and (id(p) in matrix) == turned], "share": plan.lr_predictors if late else 1.0}
@@ -326,7 +326,7 @@ def _groups(model, main: list, plan: Plan) -> list[dict]:
 
 # %% ../nbs/ground/10_training.ipynb #3808a5a8
 def _moments(optimizer, state: dict):
-    "Restore an optimiser; its learning rates stay those of the plan"
+    "Restore an optimizer; its learning rates stay those of the plan"
     rates = [{k: g[k] for k in ("lr", "share") if k in g} for g in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, own in zip(optimizer.param_groups, rates): group.update(own)
@@ -387,7 +387,7 @@ def descend(
     loss: Callable,   # (model, batch) -> (scalar, {name: number})
     pool: ImagePool,  # where batches come from
 ) -> dict:            # the loss's numbers and the gradient's norm, on the device
-    """One step of the optimiser."""
+    """One step of the optimizer."""
     plan, world, rows = t.plan, t.accelerator.num_processes, []
     for group in t.optimizer.param_groups: group["lr"] = group.get("share", 1.0) * learning_rate(plan, t.step)
     t.optimizer.zero_grad(set_to_none=True)

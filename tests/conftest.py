@@ -81,7 +81,7 @@ def models(tmp_path_factory):
     for seed, name in enumerate(("tiny", "other")):
         torch.manual_seed(seed)
         net = Zou22(Zou22Config(width=16, latent=16, slices=2, support=1, context=(16,), heads=2, units=1))
-        net.g_a[7].weight.data *= 20  # so that there is something to quantise
+        net.g_a[7].weight.data *= 20  # so that there is something to quantize
         model = StanhModel([net], [rounding_point(extrema=(60 * step, 20), step=step) for step in (4, 2, 1)])
         save_weights(folder / f"{name}.safetensors", model.state_dict(),
                      {"system": "stanh", "name": name, "config": model_config(model), "provenance": {"seed": seed}})

@@ -138,11 +138,11 @@ def test_a_folder_in_one_call(cli, models, photo, tmp_path):
     assert sorted(p.name for p in (tmp_path / "back").iterdir()) == ["a.png", "b.png"]
 
 
-def test_a_colour_profile_is_told_of(cli, models, photo, tmp_path):
+def test_a_color_profile_is_reported(cli, models, photo, tmp_path):
     from PIL import Image, ImageCms
     Image.open(photo).save(tmp_path / "wide.png", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
     said = cli("compress", tmp_path / "wide.png", tmp_path / "a.slic", "--model", "tiny").stderr
-    assert "colour profile" in said and "sRGB" in said
+    assert "color profile" in said and "sRGB" in said
     assert cli("compress", photo, tmp_path / "a.slic", "--model", "tiny").stderr == ""
 
 

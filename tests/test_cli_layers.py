@@ -21,14 +21,14 @@ CUTTABLE = {"rnn": "tiny-rnn", "progressive": "tiny-progressive"}
 @pytest.fixture(scope="module")
 def known(models, tmp_path_factory):
     """A layered and a progressive model of random numbers, known by name beside `tiny`, which is a stanh model."""
-    from stanhlic.progressive.model import lively, model_config
+    from stanhlic.progressive.model import model_config, random_model
     from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
     from stanhlic.rnn.model import build_model
     folder = tmp_path_factory.mktemp("layered")
     torch.manual_seed(0)
     rnn = build_model(dict(width=0.0625, latent=8, hyper=8, latent_gain=1000.0, init_scale=3.0))
     torch.nn.init.constant_(rnn.hdec.out.bias, 1.5)  # σ as large as y, as training would make it
-    progressive = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0, 40.0)))
+    progressive = random_model(replace(PROGRESSIVE_SMOKE, rems=(10.0, 40.0)))
     for system, model, config in (("rnn", rnn, asdict(rnn.config)), ("progressive", progressive, model_config(progressive))):
         save_weights(folder / f"{system}.safetensors", model.state_dict(), {"system": system, "name": CUTTABLE[system], "config": config, "provenance": {}})
     with pytest.MonkeyPatch.context() as patch:

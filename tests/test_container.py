@@ -129,10 +129,10 @@ def test_bad_headers_are_not_written(change): refused(pack, replace(HEADER, **ch
 
 
 def test_describe():
-    told = describe(FILE)
-    assert json.loads(json.dumps(told)) == told
-    assert told["chunks"] == [10, 0, 14] and told["complete"] and told["fingerprint"] == "0123456789abcdef"
-    assert told["bpp"] == 8 * len(FILE) / 2100 and told["bytes"] == len(FILE)
+    facts = describe(FILE)
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["chunks"] == [10, 0, 14] and facts["complete"] and facts["fingerprint"] == "0123456789abcdef"
+    assert facts["bpp"] == 8 * len(FILE) / 2100 and facts["bytes"] == len(FILE)
     assert describe(FILE[:-5])["partial"] == 13
 
 

@@ -61,7 +61,7 @@ def test_manifests_are_complete():
     assert list_datasets() == ["kodak", "train"]
     for name, n in (("kodak", 24), ("train", 1386)):
         m = load_manifest(name)
-        assert m["licence"] and m["origin"] and len(m["files"]) == len({f["path"] for f in m["files"]}) == n
+        assert m["license"] and m["origin"] and len(m["files"]) == len({f["path"] for f in m["files"]}) == n
         assert all(len(f["sha256"]) == 64 and f["size"] > 0 and "/" not in f["path"] for f in m["files"])
     assert load_manifest("kodak")["files"][3]["url"].endswith("/kodim04.png")
     assert {f["path"].split("-")[0] for f in m["files"]} == set(m["families"])

@@ -63,10 +63,10 @@ def test_transparency_is_refused_in_every_form(photo):
 
 def test_sixteen_bits():
     deep = np.arange(0, 65536, 13, dtype=np.uint16)[:5000].reshape(50, 100)
-    grey = decode_image(save(deep))
-    assert np.array_equal(grey[..., 0], np.round(deep / 257).astype(np.uint8)) and np.array_equal(grey[..., 0], grey[..., 2])
-    colour = decode_image(png16(np.dstack([deep] * 3)))
-    assert np.array_equal(colour[..., 1], (deep >> 8).astype(np.uint8))
+    gray = decode_image(save(deep))
+    assert np.array_equal(gray[..., 0], np.round(deep / 257).astype(np.uint8)) and np.array_equal(gray[..., 0], gray[..., 2])
+    color = decode_image(png16(np.dstack([deep] * 3)))
+    assert np.array_equal(color[..., 1], (deep >> 8).astype(np.uint8))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

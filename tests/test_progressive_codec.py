@@ -12,7 +12,7 @@ from stanhlic.errors import StanhlicError
 from stanhlic.sync import exact
 from stanhlic.progressive import stream
 from stanhlic.progressive.codec import ProgressiveCodec, base_end
-from stanhlic.progressive.model import lively
+from stanhlic.progressive.model import random_model
 from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
 from stanhlic.progressive.stream import BLOCK_BYTES
 from stanhlic.zoo import load_codec
@@ -22,7 +22,7 @@ PHOTO = sample_photograph()[:590, :500]
 
 
 @pytest.fixture(scope="module")
-def codec(): return ProgressiveCodec(lively(replace(PROGRESSIVE_SMOKE, rems=(10.0, 40.0))), "tiny")
+def codec(): return ProgressiveCodec(random_model(replace(PROGRESSIVE_SMOKE, rems=(10.0, 40.0))), "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +105,11 @@ def on_another_machine(monkeypatch, noise):
     "Let every scale that is close to a border of two tables fall on the other side; returns a list of how many did"
     from stanhlic.priors import scale_indexes
     fallen, here = [], stream.agreed
-    def there(scale, told=None):
+    def there(scale, checksums=None):
         low, high = scale * (1 - noise), scale * (1 + noise)
         other = torch.where(scale_indexes(low) != scale_indexes(scale), low, torch.where(scale_indexes(high) != scale_indexes(scale), high, scale))
         fallen.append(int((other != scale).sum()))
-        return here(other, told)
+        return here(other, checksums)
     monkeypatch.setattr(stream, "agreed", there)
     return fallen
 
@@ -146,7 +146,7 @@ def test_foreign_files(codec, data):
 @pytest.mark.parametrize("closed", [False, True])
 def test_file_is_the_model(ranking, closed):
     config = replace(PROGRESSIVE_SMOKE, ranking=ranking, closed_loop=closed, rems=(20.0,))
-    codec, picture = ProgressiveCodec(lively(config)), PHOTO[:128, :192]
+    codec, picture = ProgressiveCodec(random_model(config)), PHOTO[:128, :192]
     a = codec.analyze(picture)
     for quality in (0, 20, 100):
         d = codec.decoder().feed(a.file(len(a.steps[0][1]) if quality == 20 else a.elements * (quality == 100), crossover=0))
@@ -157,7 +157,7 @@ def test_file_is_the_model(ranking, closed):
 
 @pytest.mark.parametrize("height, width", [(1, 1), (7, 200), (65, 64), (130, 3)])
 def test_any_size(height, width):
-    codec, picture = ProgressiveCodec(lively(PROGRESSIVE_SMOKE)), PHOTO[100:100 + height, 100:100 + width]
+    codec, picture = ProgressiveCodec(random_model(PROGRESSIVE_SMOKE)), PHOTO[100:100 + height, 100:100 + width]
     data = codec.encode(picture)
     assert codec.decode(data).shape == picture.shape
     codec.decode(data[:-1])

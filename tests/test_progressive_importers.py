@@ -8,7 +8,7 @@ import torch
 from stanhlic.errors import StanhlicError
 from stanhlic.progressive.codec import ProgressiveCodec
 from stanhlic.progressive.importers import detect, import_progressive, release_keys
-from stanhlic.progressive.model import ProgressiveModel, lively
+from stanhlic.progressive.model import ProgressiveModel, random_model
 from stanhlic.progressive.networks import PROGRESSIVE, PROGRESSIVE_SMOKE
 
 IMAGE = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(0))
@@ -25,14 +25,14 @@ def save(path, model, **args):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_round_trip(variant, tmp_path):
-    source = lively(replace(PROGRESSIVE_SMOKE, **variant))
+    source = random_model(replace(PROGRESSIVE_SMOKE, **variant))
     model = import_progressive(save(tmp_path / "a.pth.tar", source))
     assert replace(model.config, ranking="global") == source.config
     with torch.no_grad(): assert torch.equal(model(IMAGE, quality=30, ranking="slice")["x_hat"], source(IMAGE, quality=30, ranking="slice")["x_hat"])
 
 
 def test_imported_model_writes_files(tmp_path):
-    model = import_progressive(save(tmp_path / "a.pth.tar", lively(replace(PROGRESSIVE_SMOKE, rems=(5.0,))), check_levels=[0.5]))
+    model = import_progressive(save(tmp_path / "a.pth.tar", random_model(replace(PROGRESSIVE_SMOKE, rems=(5.0,))), check_levels=[0.5]))
     codec, picture = ProgressiveCodec(model), IMAGE[0].permute(1, 2, 0).mul(255).byte().numpy()
     assert model.config.rems == (5.0,) and codec.decode(codec.encode(picture)).shape == picture.shape
 
@@ -44,7 +44,7 @@ def test_full_size_is_detected(variant):
 
 
 def test_what_does_not_fit_is_named(tmp_path):
-    model = lively(PROGRESSIVE_SMOKE)
+    model = random_model(PROGRESSIVE_SMOKE)
     state = model.state_dict(); state.pop("g_s.1.1.bias")
     torch.save({"state_dict": state}, tmp_path / "m.pth")
     with pytest.raises(StanhlicError, match="1 missing .g_s.1.1.bias"): import_progressive(tmp_path / "m.pth")
@@ -75,4 +75,4 @@ def test_names_of_older_releases():
 
 def test_other_networks_are_sent_to_their_own_importer(tmp_path):
     with pytest.raises(StanhlicError, match="import_zou22"): detect({"h_a.0.weight": 0})
-    with pytest.raises(StanhlicError, match="without --delta_encode"): import_progressive(save(tmp_path / "d.pth.tar", lively(PROGRESSIVE_SMOKE), delta_encode=False))
+    with pytest.raises(StanhlicError, match="without --delta_encode"): import_progressive(save(tmp_path / "d.pth.tar", random_model(PROGRESSIVE_SMOKE), delta_encode=False))

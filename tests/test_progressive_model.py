@@ -6,7 +6,7 @@ import torch
 
 from stanhlic.errors import StanhlicError
 from stanhlic.progressive.masking import slice_mask
-from stanhlic.progressive.model import ProgressiveModel, lively, predict
+from stanhlic.progressive.model import ProgressiveModel, random_model, predict
 from stanhlic.progressive.networks import PROGRESSIVE, PROGRESSIVE_SINGLE, PROGRESSIVE_SMOKE, top_latent
 from stanhlic.progressive.published import GATES, level_of, published_level, refined
 
@@ -30,7 +30,7 @@ def test_state_dict_has_the_keys_of_the_release_but_for_tables():
 
 @pytest.mark.parametrize("quality", [0.5, 7.5, 60, 100])
 def test_published_picture(quality):
-    model = lively(PROGRESSIVE_SMOKE)
+    model = random_model(PROGRESSIVE_SMOKE)
     with torch.no_grad():
         out = model(IMAGE, quality=quality, ranking="slice")
         y_base, y_top = model.analyze(IMAGE)
@@ -46,14 +46,14 @@ def test_published_picture(quality):
 
 @pytest.mark.parametrize("encoders, hypers, decoders", [(1, 2, 2), (2, 1, 2), (2, 2, 1), (1, 1, 1)])
 def test_variants_run(encoders, hypers, decoders):
-    model = lively(replace(PROGRESSIVE_SMOKE, encoders=encoders, hypers=hypers, decoders=decoders))
+    model = random_model(replace(PROGRESSIVE_SMOKE, encoders=encoders, hypers=hypers, decoders=decoders))
     with torch.no_grad(): assert model(IMAGE, quality=30)["x_hat"].shape == IMAGE.shape
 
 
 @pytest.mark.parametrize("depth", ["middle", "big"])
 @pytest.mark.parametrize("mean", [True, False])
 def test_rate_rises_and_decoded_elements_stay(depth, mean):
-    model = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0, 40.0), rem_depth=depth, rem_mean=mean))
+    model = random_model(replace(PROGRESSIVE_SMOKE, rems=(10.0, 40.0), rem_depth=depth, rem_mean=mean))
     with torch.no_grad(): outs = [model(IMAGE, quality=q) for q in (0, 2, 10, 10.5, 40, 41, 80, 100)]
     rates = [sum(float(-p.log2().sum()) for p in o["likelihoods"].values()) for o in outs]
     assert all(a < b for a, b in zip(rates, rates[1:]))
@@ -65,7 +65,7 @@ def test_rate_rises_and_decoded_elements_stay(depth, mean):
 @pytest.mark.parametrize("gate", GATES)
 def test_gates(gate):
     """Below the checkpoint a gate has nothing to do; above it the rate differs from that of a file."""
-    model = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0,)))
+    model = random_model(replace(PROGRESSIVE_SMOKE, rems=(10.0,)))
     with torch.no_grad():
         at = lambda q, level: model(IMAGE, quality=q, ranking="slice", level=level)
         assert at(50, published_level(gate))["x_hat"].isfinite().all()
@@ -74,7 +74,7 @@ def test_gates(gate):
 
 
 def test_the_release_charges_a_trace_for_what_it_does_not_send():
-    model = lively(PROGRESSIVE_SMOKE)
+    model = random_model(PROGRESSIVE_SMOKE)
     with torch.no_grad(): ours, theirs = (model(IMAGE, quality=20, ranking="slice", level=level) for level in (None, published_level()))
     assert torch.equal(ours["x_hat"], theirs["x_hat"]) and torch.equal(ours["sent"], theirs["sent"])
     p, q = ours["likelihoods"]["residual"], theirs["likelihoods"]["residual"]
@@ -88,7 +88,7 @@ def test_a_stage_prices_as_its_settings_say(settings, as_files): assert (level_o
 @pytest.mark.parametrize("gate, inside", [("new", lambda star, bar: star & ~bar), ("old", lambda star, bar: bar), ("all", lambda star, bar: star)])
 def test_a_published_gate_refines_what_it_says(gate, inside):
     """Scales change somewhere inside the gate and nowhere else."""
-    model = lively(replace(PROGRESSIVE_SMOKE, rems=(10.0,)))
+    model = random_model(replace(PROGRESSIVE_SMOKE, rems=(10.0,)))
     with torch.no_grad():
         y_base, y_top = model.analyze(IMAGE)
         z_hat, _ = model.side_information(torch.cat([y_base, y_top], 1))
@@ -101,6 +101,6 @@ def test_a_published_gate_refines_what_it_says(gate, inside):
 
 
 def test_refusals():
-    model = lively(PROGRESSIVE_SMOKE)
+    model = random_model(PROGRESSIVE_SMOKE)
     for wrong in (dict(quality=-1), dict(quality=100.1), dict(quality=5, ranking="x"), dict(quality=5, level=published_level("x"))):
         with pytest.raises(StanhlicError), torch.no_grad(): model(IMAGE, **wrong)

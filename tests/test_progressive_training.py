@@ -30,7 +30,7 @@ def test_three_stages_change_what_they_should(tmp_path):
     assert codec.name == "progressive-smoke" and codec.decode(codec.encode(picture)).shape == picture.shape
 
 
-def test_auxiliary_optimiser_moves_the_quantiles(tmp_path):
+def test_auxiliary_optimizer_moves_the_quantiles(tmp_path):
     path = training.run("first", out=tmp_path, set=SHORT, device="cpu")
     assert not np.allclose(training._tensors(path)["entropy_bottleneck.quantiles"], [-10.0, 0.0, 10.0], atol=1e-4)
 
@@ -85,5 +85,5 @@ def test_a_stage_starts_from_a_name_a_file_a_checkpoint_or_a_folder(tmp_path, mo
 
 
 def test_refusals(tmp_path):
-    for stage, profile, changes in (("second", "smoke", ()), ("first", "huge", ()), ("first", "smoke", ("colour=red",)), ("decoder", "compact", ())):
+    for stage, profile, changes in (("second", "smoke", ()), ("first", "huge", ()), ("first", "smoke", ("color=red",)), ("decoder", "compact", ())):
         with pytest.raises(StanhlicError): training.run(stage, profile, out=tmp_path, set=changes, device="cpu")

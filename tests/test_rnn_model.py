@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from stanhlic.errors import StanhlicError
 from stanhlic.rnn.cells import ConvLSTM, SameConv2d, same_padding
-from stanhlic.rnn.model import RnnHyper, factorized_likelihood, gaussian_likelihood, quantise
+from stanhlic.rnn.model import RnnHyper, factorized_likelihood, gaussian_likelihood, quantize
 from stanhlic.rnn.networks import RNN, Decoder, Encoder, HyperDecoder, HyperEncoder, RnnConfig, scaled
 from stanhlic.rnn.training import PRESETS, distortion, layered_loss
 
@@ -141,9 +141,9 @@ def test_likelihoods_are_probabilities_of_unit_cells():
 
 def test_rounding_in_training():
     v = torch.linspace(-3, 3, 101, requires_grad=True)
-    noisy, seen = quantise(v, True, "noise")
+    noisy, seen = quantize(v, True, "noise")
     assert noisy is seen and (noisy - v).abs().max() <= 0.5
-    noisy, seen = quantise(v, True, "ste")
+    noisy, seen = quantize(v, True, "ste")
     assert torch.allclose(seen, v.round()) and not torch.equal(noisy, seen)
     assert torch.autograd.grad(seen.sum(), v)[0].eq(1).all()
 

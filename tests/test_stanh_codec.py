@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from stanhlic.backbone import Zou22, ZOU22_COMPACT, initialise, rate
+from stanhlic.backbone import Zou22, ZOU22_COMPACT, initialize, rate
 from stanhlic.container import describe, pack, read_header, unpack
 from stanhlic.datasets import sample_photograph
 from stanhlic.entropy import decode_integers
@@ -32,7 +32,7 @@ def scaled(step, anchor=0, lmbda=0.013, free=False):
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(3)
-    return initialise(Zou22(ZOU22_COMPACT)).eval()
+    return initialize(Zou22(ZOU22_COMPACT)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_published_form_leaves_z_at_the_lower_point(net):
 
 def test_several_anchors_share_one_scale(net, photo):
     torch.manual_seed(4)
-    other = initialise(Zou22(ZOU22_COMPACT)).eval()
+    other = initialize(Zou22(ZOU22_COMPACT)).eval()
     codec = StanhCodec(StanhModel([net, other], [scaled(2.), scaled(1.), scaled(2., 1), scaled(1., 1)]), "two")
     for quality in np.linspace(0, 100, 7):
         data = codec.encode(photo, quality)

@@ -183,13 +183,13 @@ def test_memory_does_not_grow_with_levels():
     assert grown < 120_000   # KiB; the N·L form takes 480 MB for one temporary
 
 
-def test_training_moves_a_quantizer_towards_the_data():
+def test_training_moves_a_quantizer_toward_the_data():
     torch.manual_seed(0)
     q, x = from_extrema(3, symmetric=True), torch.randn(20_000) * 0.7 + torch.randint(-2, 3, (20_000,)) * 0.02
-    optimiser = torch.optim.Adam(q.parameters(), 0.02)
+    optimizer = torch.optim.Adam(q.parameters(), 0.02)
     first = (q.hard(x) - x).square().mean()
     for _ in range(60):
-        optimiser.zero_grad(); (q.ste(x, 6.0) - x).square().mean().backward(); optimiser.step()
+        optimizer.zero_grad(); (q.ste(x, 6.0) - x).square().mean().backward(); optimizer.step()
     assert (q.hard(x) - x).square().mean() < 0.8 * first
 
 

@@ -162,10 +162,10 @@ def test_rate_falls_when_only_the_rate_is_trained():
     torch.manual_seed(0)
     q, v = from_extrema(5, symmetric=True), torch.randn(20_000)
     sigma = torch.ones_like(v)
-    optimiser = torch.optim.Adam(q.parameters(), 0.03)
+    optimizer = torch.optim.Adam(q.parameters(), 0.03)
     first = bits_hard(q.index(v), sigma, q).mean().item()
     for _ in range(40):
-        optimiser.zero_grad(); bits_soft(v, sigma, q, 5.0).mean().backward(); optimiser.step()
+        optimizer.zero_grad(); bits_soft(v, sigma, q, 5.0).mean().backward(); optimizer.step()
     assert bits_hard(q.index(v), sigma, q).mean().item() < 0.8 * first
 
 

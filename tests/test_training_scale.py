@@ -135,10 +135,10 @@ def go(out, loss=loss, plan=PLAN, **options): return fit(net(), loss, pool(), pl
 
 
 def test_a_folder_says_all(tmp_path):
-    go(tmp_path, facts={"settings": {"colour": "red"}, "device": "cpu"})
+    go(tmp_path, facts={"settings": {"color": "red"}, "device": "cpu"})
     assert {p.name for p in tmp_path.iterdir()} == {"plan.json", "log.jsonl", "curve.png", "best.pt", "last.pt", "step-00000004.pt", "step-00000006.pt"}
     record = json.loads((tmp_path / "plan.json").read_text())
-    assert record["settings"] == {"colour": "red"} and record["plan"]["seed"] == 0 and record["processes"] == 1
+    assert record["settings"] == {"color": "red"} and record["plan"]["seed"] == 0 and record["processes"] == 1
     assert {"commit", "torch", "python", "machine", "threads", "date", "device"} <= record.keys()
     assert load_checkpoint(tmp_path / "step-00000004.pt")["step"] == 4 and (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
@@ -152,8 +152,8 @@ def test_a_run_goes_on_from_an_earlier_checkpoint_that_was_kept(tmp_path):
 def test_a_run_resumed_with_other_settings_goes_on_with_those_and_says_so(tmp_path):
     def said(): return json.loads((tmp_path / "plan.json").read_text())
     go(tmp_path)
-    go(tmp_path, plan=Plan(**vars(PLAN) | {"steps": 8, "lr": 1e-4}), resume=True, facts={"settings": {"colour": "red"}})
-    assert (said()["plan"]["steps"], said()["plan"]["lr"], said()["settings"]) == (8, 1e-4, {"colour": "red"})
+    go(tmp_path, plan=Plan(**vars(PLAN) | {"steps": 8, "lr": 1e-4}), resume=True, facts={"settings": {"color": "red"}})
+    assert (said()["plan"]["steps"], said()["plan"]["lr"], said()["settings"]) == (8, 1e-4, {"color": "red"})
     assert [line["lr"] for line in read_log(tmp_path / "log.jsonl")][-1] <= 1e-4
     go(tmp_path, plan=Plan(**vars(PLAN) | {"lr": 1.0}), resume=True)  # nothing is left to do with these
     assert said()["plan"]["lr"] == 1e-4
@@ -311,7 +311,7 @@ def nothing_is_written(monkeypatch):
     monkeypatch.setattr(engine, "save_checkpoint", lambda *rest: None)
     monkeypatch.setattr("stanhlic.zoo.save_weights", lambda *rest: None)
     for room in (stanh, rnn): monkeypatch.setattr(room, "save_weights", lambda *rest: None)
-    monkeypatch.setattr(progressive, "initialise", lambda model, *rest: model)
+    monkeypatch.setattr(progressive, "initialize", lambda model, *rest: model)
     monkeypatch.setattr(progressive, "_history", lambda path: [])
     fresh = stanh._initial
     monkeypatch.setattr(stanh, "_initial", lambda stage, settings, init, train: fresh("anchor", {"size": "full", "lmbda": 0.013} | settings, None, train))

@@ -38,9 +38,9 @@ def test_pictures_stay_within_their_share():
 def coded():
     """A codec of random weights, a picture and its progressive file."""
     from stanhlic.progressive.codec import ProgressiveCodec
-    from stanhlic.progressive.model import lively
+    from stanhlic.progressive.model import random_model
     from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
-    codec, photo = ProgressiveCodec(lively(PROGRESSIVE_SMOKE), "tiny"), sample_photograph(300)[:200, :180]
+    codec, photo = ProgressiveCodec(random_model(PROGRESSIVE_SMOKE), "tiny"), sample_photograph(300)[:200, :180]
     return codec, photo, codec.encode(photo)
 
 

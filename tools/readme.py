@@ -26,7 +26,7 @@ def shell(source):
 
 
 def joined(outputs):
-    "Outputs with neighbouring pieces of one stream put together again."
+    "Outputs with neighboring pieces of one stream put together again."
     whole = []
     for o in outputs:
         if whole and o.output_type == "stream" == whole[-1].output_type and o.name == whole[-1].name: whole[-1].text += o.text

@@ -127,9 +127,9 @@ def _random_rnn(size, device):
 
 def _random_progressive(size, device):
     from stanhlic.progressive.codec import ProgressiveCodec
-    from stanhlic.progressive.model import lively
+    from stanhlic.progressive.model import random_model
     from stanhlic.progressive.networks import SIZES
-    return ProgressiveCodec(lively(SIZES[size]), f"random progressive {size}", device=device)
+    return ProgressiveCodec(random_model(SIZES[size]), f"random progressive {size}", device=device)
 
 def random_codec(
     size: str = "compact",   # "compact" or "full"
@@ -202,16 +202,16 @@ def codec_stages(s: Setting, size: str, quality: float = 50.0) -> dict:
     from stanhlic.stanh.model import position_of
     codec = s.codec(size)
     data, net = codec.encode(s.picture, quality), codec.model.quantizers(position_of(quality, codec.points))[0]
-    def analyse():
+    def analyze():
         with exact(): done = codec.analyze(s.picture); done.latents(net)
         s.wait()
         return done
-    ready = analyse()
+    ready = analyze()
     y = ready.latents(net)[0]  # of the shape and layout that synthesis is given
-    def synthesise():
+    def synthesize():
         with exact(): to_array(net.g_s(y))
-    times = in_turn({"encode": lambda: codec.encode(s.picture, quality), "analysis": analyse, "latents written": lambda: codec.encode(ready, quality),
-                     "decode": lambda: codec.decode(data), "synthesis": synthesise}, s.repeats)
+    times = in_turn({"encode": lambda: codec.encode(s.picture, quality), "analysis": analyze, "latents written": lambda: codec.encode(ready, quality),
+                     "decode": lambda: codec.decode(data), "synthesis": synthesize}, s.repeats)
     rest = times["decode"]["value"] - times["synthesis"]["value"]
     return times | {"latents read": record(rest, "s", note="decode less synthesis"), "file": record(len(data), "bytes")}
 

@@ -23,9 +23,9 @@ class Classical:
 
 CODECS = {
     "jpeg": Classical("JPEG", "JPEG", "quality", 1, 95, (5, 10, 20, 35, 50, 65, 80, 90),
-        lambda q: dict(quality=round(q), optimize=True), "4:2:0, optimised Huffman tables"),
+        lambda q: dict(quality=round(q), optimize=True), "4:2:0, optimized Huffman tables"),
     "jpeg2000": Classical("JPEG 2000", "JPEG2000", "bits per pixel", 0.01, 24, (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5),
-        lambda q: dict(quality_mode="rates", quality_layers=[24 / q], irreversible=True, mct=1, no_jp2=True), "9/7 wavelet, colour transform, bare codestream"),
+        lambda q: dict(quality_mode="rates", quality_layers=[24 / q], irreversible=True, mct=1, no_jp2=True), "9/7 wavelet, color transform, bare codestream"),
     "webp": Classical("WebP", "WEBP", "quality", 0, 100, (1, 10, 25, 45, 65, 80, 90),
         lambda q: dict(quality=round(q), method=6), "method 6"),
     "avif": Classical("AVIF", "AVIF", "quality", 0, 100, (15, 25, 35, 45, 55, 65, 75),

@@ -108,7 +108,7 @@ def made_with(
     numbers: dict,  # behind a figure
 ) -> str:
     """The weights behind a figure's numbers, in words."""
-    return ", ".join(f"{name} {mark}" for name, mark in (numbers.get("made_by") or {}).get("weights", {}).items()) or "unknown"
+    return ", ".join(f"{name} {fingerprint}" for name, fingerprint in (numbers.get("made_by") or {}).get("weights", {}).items()) or "unknown"
 
 def measured(
     path: str | Path,            # .json of an item that has a table of bpp and psnr

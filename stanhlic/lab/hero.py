@@ -53,7 +53,7 @@ def cell(
     picture: np.ndarray,  # uint8 [h, w, 3], small enough for the cell
     lines: list,          # caption: a bold line, then a plain one
     size: tuple,          # width and height of the picture's part
-) -> Image.Image:         # the picture centred over its caption
+) -> Image.Image:         # the picture centered over its caption
     """One picture with its caption."""
     from matplotlib import get_data_path
     out = Image.new("RGB", (size[0], size[1] + LINE), "white")

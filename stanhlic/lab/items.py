@@ -23,9 +23,9 @@ def size_of(
 
 def _random_progressive():
     from dataclasses import replace
-    from ..progressive.model import lively, model_config
+    from ..progressive.model import model_config, random_model
     from ..progressive.networks import PROGRESSIVE_SMOKE
-    net = lively(replace(PROGRESSIVE_SMOKE, rems=(7.5,)))
+    net = random_model(replace(PROGRESSIVE_SMOKE, rems=(7.5,)))
     return net, model_config(net)
 
 def _random_rnn():

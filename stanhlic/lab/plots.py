@@ -23,7 +23,7 @@ _SPARE = ("#661100", "#225522", "#777711", "#BB5566")
 def color(
     method: str,  # name of a method
 ) -> str:         # "#rrggbb"
-    """Colour of a method, the same in every figure."""
+    """Color of a method, the same in every figure."""
     words = method.lower().replace("_", "-").split("-")
     known = ("-".join(words[:n]) for n in range(len(words), 0, -1))
     return next((COLORS[k] for k in known if k in COLORS), None) or _SPARE[zlib.crc32(method.lower().encode()) % len(_SPARE)]
@@ -84,7 +84,7 @@ def plot_rd(
     shown = [c for c in curves if c.quality(metric) is not None]
     if not shown: raise StanhlicError(f"no curve has {metric}; measure it first")
     anchor = next((c for c in shown if c.label == reference), None)
-    if reference and anchor is None: raise StanhlicError(f"no curve with {metric} is labelled '{reference}'; there are {', '.join(c.label for c in shown)}")
+    if reference and anchor is None: raise StanhlicError(f"no curve with {metric} is labeled '{reference}'; there are {', '.join(c.label for c in shown)}")
     ax = ax or plt.subplots()[1]
     numbers = {"metric": metric, "reference": reference, "bd_method": bd_method if reference else None, "title": title, "curves": []}
     lines, names = [], []

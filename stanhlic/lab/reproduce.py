@@ -164,7 +164,7 @@ def other_weights(
     """Weights that made these numbers and are not those of this installation."""
     from ..zoo import list_models
     here = {m["name"]: m["fingerprint"] for m in list_models()}
-    return [name for name, mark in (numbers.get("made_by") or {}).get("weights", {}).items() if here.get(name) != mark]
+    return [name for name, recorded in (numbers.get("made_by") or {}).get("weights", {}).items() if here.get(name) != recorded]
 
 def outdated(
     entry: dict,                       # of the registry

@@ -167,7 +167,7 @@ class Networks(nn.Module):
 def base_pass(
     nets: Networks,
     z_hat: torch.Tensor,  # decoded side information
-    code: Callable,       # (i, mean, raw scale) -> quantised slice
+    code: Callable,       # (i, mean, raw scale) -> quantized slice
 ) -> tuple:               # ŷ^b [N, M, h, w]; list of [N, 2d, h, w] parameters
     """Run the base slices; `code` supplies each of them."""
     mean_feature, scale_feature = nets.hyper(z_hat, 0)

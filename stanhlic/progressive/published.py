@@ -6,7 +6,7 @@ from ..backbone import add_noise
 from ..errors import StanhlicError
 from ..priors import SCALE_MIN, gaussian_mass, lower_bound
 from .masking import slice_mask
-from .model import Residual, quantise, send
+from .model import Residual, quantize, send
 from .networks import refine
 
 # Three successive versions of the released code disagree about the elements that a REM may touch, and two of them re-price elements that were
@@ -29,7 +29,7 @@ def refined(
     below = [q for q in model.config.rems if q < quality]
     if not below: return state
     star, bar = (slice_mask(state.scale, q, model.config.level.slices) for q in (quality, below[-1]))
-    with torch.no_grad(): checkpoint = state.put(bar, quantise(target - state.mean) + state.mean).latent(model)
+    with torch.no_grad(): checkpoint = state.put(bar, quantize(target - state.mean) + state.mean).latent(model)
     mean, scale = refine(model, len(below) - 1, checkpoint, state.base_params, state.mean, state.scale)
     gated = {"new": star & ~bar, "old": bar, "all": star}[gate]
     mean, scale = torch.where(gated, mean, state.mean), torch.where(gated, scale, state.scale)

@@ -15,14 +15,14 @@ import torch
 from ..entropy import PrefixDecoder, SymbolDecoder, SymbolEncoder, Tables, integer_tables, read_varint, state_crc, write_varint
 from ..errors import DamagedFile, StanhlicError
 from ..priors import gaussian_mass, scale_indexes, scale_middles, scale_table
-from ..sync import DESYNC, marks, settle, split_marks
+from ..sync import DESYNC, index_checksums, settle, split_checksums
 from .masking import RANKINGS, coding_order, quality_mask
-from .model import RANGE, Z_RANGE, ProgressiveModel, Residual, predict, quantise
+from .model import RANGE, Z_RANGE, ProgressiveModel, Residual, predict, quantize
 from .networks import base_pass
 
 # %% ../../nbs/progressive/03_stream.ipynb #0ee6659c
 def residual_tables() -> Tables:  # [64 tables, 2·1566 + 1 symbols]
-    """Integer tables of the centred Gaussians that all models share, in float64."""
+    """Integer tables of the centered Gaussians that all models share, in float64."""
     k = torch.arange(-RANGE, RANGE + 1, dtype=torch.float64)
     return Tables(integer_tables(gaussian_mass(k - 0.5, k + 0.5, scale_middles()[:, None]).numpy()))
 
@@ -69,13 +69,13 @@ def crossover_count(
 
 # %% ../../nbs/progressive/03_stream.ipynb #4240f3f3
 def agreed(
-    scale: torch.Tensor,   # σ computed here
-    told: bytes = None,    # the encoder's marks; None at the encoder
-) -> tuple:                # σ on the encoder's side of every border; table of each, uint8, same shape
-    """Scales that lead to the encoder's tables; raises `StanhlicError` if close calls do not explain the marks."""
+    scale: torch.Tensor,      # σ computed here
+    checksums: bytes = None,  # the encoder's; None at the encoder
+) -> tuple:                   # σ on the encoder's side of every border; table of each, uint8, same shape
+    """Scales that lead to the encoder's tables; raises `StanhlicError` if close calls do not explain the checksums."""
     here = scale_indexes(scale).cpu().numpy()
-    if told is None: return scale, here
-    rows = settle(here, scale, told)
+    if checksums is None: return scale, here
+    rows = settle(here, scale, checksums)
     if (rows == here).all(): return scale, rows
     table = scale_table().to(scale.device, scale.dtype)
     return torch.where(torch.from_numpy(rows != here).to(scale.device), table[torch.from_numpy(rows).long().to(scale.device)], scale), rows
@@ -92,17 +92,17 @@ def write_base(
 ) -> tuple:                # bytes; state before any of the residual; checksum
     """Code the base; raises `StanhlicError` if the network's latents are not finite."""
     if not (y_base.isfinite().all() and z.isfinite().all()): raise StanhlicError("the network gives latents that are not finite; use other weights")
-    encoder, seen, told, medians, slices = SymbolEncoder(), [], [], model.entropy_bottleneck.medians(), y_base.chunk(model.config.level.slices, 1)
-    symbols = lambda v, limit: quantise(v, limit).cpu().numpy().astype(np.int32).ravel() + limit
+    encoder, seen, checksums, medians, slices = SymbolEncoder(), [], [], model.entropy_bottleneck.medians(), y_base.chunk(model.config.level.slices, 1)
+    symbols = lambda v, limit: quantize(v, limit).cpu().numpy().astype(np.int32).ravel() + limit
     encoder.encode(symbols(z - medians, Z_RANGE), _z_rows(z.shape), z_tables)
     def code(i, mean, scale):
         rows = agreed(scale)[1]
-        seen.append(rows); told.append(marks(rows))
+        seen.append(rows); checksums.append(index_checksums(rows))
         encoder.encode(symbols(slices[i] - mean, RANGE), rows, tables)
-        return quantise(slices[i] - mean) + mean
-    z_hat = quantise(z - medians, Z_RANGE) + medians
+        return quantize(slices[i] - mean) + mean
+    z_hat = quantize(z - medians, Z_RANGE) + medians
     state = predict(model, z_hat, *base_pass(model, z_hat, code))
-    return b"".join(told) + encoder.bytes(), state, state_crc(*seen) ^ tables.crc ^ z_tables.crc
+    return b"".join(checksums) + encoder.bytes(), state, state_crc(*seen) ^ tables.crc ^ z_tables.crc
 
 # %% ../../nbs/progressive/03_stream.ipynb #5ace66cf
 def read_base(
@@ -116,13 +116,13 @@ def read_base(
 ) -> Residual:         # state before any of the residual
     """Decode the base; raises `StanhlicError` on damaged bytes or if the scales differ from the encoder's by more than close calls."""
     level = model.config.level
-    told, coded = split_marks(data, [16 * shape[2] * shape[3] * level.latent // level.slices] * level.slices)
+    checksums, coded = split_checksums(data, [16 * shape[2] * shape[3] * level.latent // level.slices] * level.slices)
     if coded is None: raise DamagedFile("the base is too short; the file is damaged, fetch it again")
     decoder, seen = SymbolDecoder(coded), []
     read = lambda rows, t, limit, form: torch.from_numpy((decoder.decode(rows, t) - limit).reshape(form)).to(device, torch.float32)
     z_hat = read(_z_rows(shape), z_tables, Z_RANGE, shape) + model.entropy_bottleneck.medians()
     def code(i, mean, scale):
-        seen.append(agreed(scale, told[i])[1])
+        seen.append(agreed(scale, checksums[i])[1])
         return read(seen[-1], tables, RANGE, mean.shape) + mean
     base, params = base_pass(model, z_hat, code)
     if state_crc(*seen) ^ tables.crc ^ z_tables.crc != check: raise StanhlicError(DESYNC)
@@ -135,7 +135,7 @@ class Stage:
     state: Residual     # before its first symbol
     order: np.ndarray   # flat positions in coding order [n]
     rows: np.ndarray    # table of each [n]
-    marks: bytes        # of the tables of all elements
+    checksums: bytes    # of the tables of all elements
 
     @property
     def check(self) -> int:
@@ -144,7 +144,7 @@ class Stage:
 
     def symbols(self, target: torch.Tensor) -> np.ndarray:
         """Symbols of a residual `target` [1, M, h, w] in coding order, from 0."""
-        k = quantise(target - self.state.mean).cpu().numpy().astype(np.int32).ravel()
+        k = quantize(target - self.state.mean).cpu().numpy().astype(np.int32).ravel()
         return k[self.order] + RANGE
 
     def after(self, symbols: np.ndarray) -> Residual:
@@ -158,20 +158,20 @@ class Stage:
 # %% ../../nbs/progressive/03_stream.ipynb #54b0924f
 def begin_stage(
     model: ProgressiveModel,
-    state: Residual,   # before its first symbol
-    number: int,       # 0 for the first; REM checkpoint `number` ends it
+    state: Residual,          # before its first symbol
+    number: int,              # 0 for the first; REM checkpoint `number` ends it
     ranking: str,
-    told: bytes = None,  # the encoder's marks; None at the encoder
+    checksums: bytes = None,  # the encoder's; None at the encoder
 ) -> Stage:
     """Order the elements of a stage: those that the next checkpoint asks for, or all that are left."""
     rems, slices = model.config.rems, model.config.level.slices
-    scale, rows = agreed(state.scale, told)
+    scale, rows = agreed(state.scale, checksums)
     state = replace(state, scale=scale)
     order = coding_order(state.scale[0], ranking, slices, state.sent[0], rows=rows[0])
     if number < len(rems):
         wanted = quality_mask(state.scale, rems[number], ranking, slices, state.sent, rows)
         order = order[wanted.cpu().numpy().ravel()[order]]
-    return Stage(state, order, rows.ravel()[order], marks(rows))
+    return Stage(state, order, rows.ravel()[order], index_checksums(rows))
 
 def next_stage(
     model: ProgressiveModel,
@@ -179,10 +179,10 @@ def next_stage(
     symbols: np.ndarray,  # all of the stage's symbols
     number: int,          # of the stage that follows
     ranking: str,
-    told: bytes = None,   # as above
+    checksums: bytes = None,  # as above
 ) -> Stage:
     """Refine what is left at the checkpoint that ends a stage, and order it anew."""
-    return begin_stage(model, stage.after(symbols).refined(model, number - 1), number, ranking, told)
+    return begin_stage(model, stage.after(symbols).refined(model, number - 1), number, ranking, checksums)
 
 # %% ../../nbs/progressive/03_stream.ipynb #0ca90b71
 def walk(
@@ -205,13 +205,13 @@ def write_residual(
     tables: Tables,
 ) -> tuple:          # bytes, checksums of the stages begun
     """Code the first elements of a walk."""
-    encoder, told, checks = SymbolEncoder(), [], []
+    encoder, checksums, checks = SymbolEncoder(), [], []
     for stage, symbols in steps:
         take, count = min(count, len(symbols)), max(0, count - len(symbols))
         if not take: break
         encoder.encode(symbols[:take], stage.rows[:take], tables, in_order=True)
-        told.append(stage.marks); checks.append(stage.check)
-    return b"".join(told) + encoder.bytes(), checks
+        checksums.append(stage.checksums); checks.append(stage.check)
+    return b"".join(checksums) + encoder.bytes(), checks
 
 def residual_bits(
     steps: list,     # of `walk`
@@ -227,22 +227,22 @@ class Reader:
     def __init__(self, model: ProgressiveModel, state: Residual, layout: Layout, tables: Tables):
         self.model, self.start, self.layout, self.tables, self.stages, self.symbols = model, state, layout, tables, [], []
 
-    def _begin(self, told: list, before):
-        "The next stage, from the marks of all and the symbols of the stage before"
+    def _begin(self, checksums: list, before):
+        "The next stage, from the checksums of all and the symbols of the stage before"
         number, ranking = len(self.stages), self.layout.ranking
         if number + 1 >= len(self.layout.checks): raise StanhlicError(DESYNC)
-        stage = next_stage(self.model, self.stages[-1], before, number, ranking, told[number]) if number else begin_stage(self.model, self.start, 0, ranking, told[0])
+        stage = next_stage(self.model, self.stages[-1], before, number, ranking, checksums[number]) if number else begin_stage(self.model, self.start, 0, ranking, checksums[0])
         if stage.check != self.layout.checks[number + 1]: raise StanhlicError(DESYNC)
         self.stages.append(stage)
 
     def read(self, stream: bytes, complete: bool) -> int:
         """Take the stream as it stands, longer or shorter than before; returns the number of elements that it determines."""
-        told, coded = split_marks(stream, [self.start.scale.numel()] * (len(self.layout.checks) - 1))
+        checksums, coded = split_checksums(stream, [self.start.scale.numel()] * (len(self.layout.checks) - 1))
         left, found = 0 if coded is None else self.layout.elements, []
         decoder = (SymbolDecoder if complete else PrefixDecoder)(coded or b"")
         while left:
             number = len(found)
-            if number == len(self.stages): self._begin(told, found and found[-1])
+            if number == len(self.stages): self._begin(checksums, found and found[-1])
             rows = self.stages[number].rows[:left]
             if not len(rows): raise DamagedFile("the file claims more elements than the picture has; it is damaged, fetch it again")
             symbols = decoder.decode(rows, self.tables, in_order=True) if complete else decoder.decode(rows, self.tables)

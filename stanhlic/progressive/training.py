@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'GRID', 'first_loss', 'decoder_qualities', 'rem_qualities', 'freeze', 'between_weight', 'Objective',
-           'validator', 'from_fixed', 'silence', 'initialise', 'network_for', 'run']
+           'validator', 'from_fixed', 'silence', 'initialize', 'network_for', 'run']
 
 # %% ../../nbs/progressive/05_training.ipynb #fdb5751a
 from dataclasses import replace
@@ -221,7 +221,7 @@ def silence(
             for p in (*block.conv2.parameters(), *(block.skip.parameters() if hasattr(block, "skip") else ())): p.zero_()
 
 # %% ../../nbs/progressive/05_training.ipynb #dadf4c11
-def initialise(
+def initialize(
     model: ProgressiveModel,
     path,                     # name of a model, weight file, checkpoint or folder of a run
     top=None,                 # the same of a fixed-rate network of higher rate, if `path` is one
@@ -276,7 +276,7 @@ def run(
     check_name(settings.get("name", f"progressive-{profile}"))
     torch.manual_seed(plan.seed)
     model = network_for(settings, stage)
-    if init: _same_loop(model, init); initialise(model, init, settings.get("top"))
+    if init: _same_loop(model, init); initialize(model, init, settings.get("top"))
     elif stage != "first" and profile != "smoke": raise StanhlicError(f"stage {stage} starts from an earlier one; give its folder or weight file with --init")
     freeze(model, stage, settings.get("lrp", True))
     objective = Objective(stage, settings, model.config.rems)

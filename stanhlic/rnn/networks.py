@@ -87,7 +87,7 @@ class Encoder(Recurrent):
 
 # %% ../../nbs/rnn/01_networks.ipynb #0bfcfc83
 class Decoder(Recurrent):
-    """Quantised latent ŷ [N, M, H/16, W/16] → correction d [N, 3, H, W] in (-0.5, 0.5) (lines 172-223)."""
+    """Quantized latent ŷ [N, M, H/16, W/16] → correction d [N, 3, H, W] in (-0.5, 0.5) (lines 172-223)."""
 
     def __init__(self, config: RnnConfig = RNN):
         a, b, c, d = (scaled(n, config.width) for n in (128, 512, 256, 128))

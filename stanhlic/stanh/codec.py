@@ -17,7 +17,7 @@ from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, enc
 from ..errors import DamagedFile, StanhlicError
 from ..images import to_array, unpad
 from ..priors import bits, scale_indexes, scale_table
-from ..sync import DESYNC, marks, settle, split_marks
+from ..sync import DESYNC, index_checksums, settle, split_checksums
 from .importers import config_of
 from .model import STEPS, Position, StanhModel, build_model, evaluate_at, position_of, quality_of, shifted
 from .rate import coding_tables, factorized_pmf, from_symbols, gaussian_pmf, to_symbols
@@ -59,19 +59,19 @@ def _as_index(t): return t.cpu().numpy()
 
 def _write_latents(net, qy, qz, ty, tz, y, z, extend: bool):
     """Code y [1, M, h, w] and z; returns the payload of the chunk and the check value."""
-    encoder, escapes, seen, told = SymbolEncoder(), [], [], []
+    encoder, escapes, seen, checksums = SymbolEncoder(), [], [], []
     medians = shifted(net.entropy_bottleneck)[1] if extend else 0.0
     k = qz.index((z - medians).cpu(), extend)
     _write(encoder, escapes, _as_index(k), _channel_rows(z.shape), tz, qz.num_levels)
     slices = net.split(y)
     def code(i, mean, scale):
         rows = _as_index(scale_indexes(scale))
-        seen.append(rows.ravel()); told.append(marks(rows))
+        seen.append(rows.ravel()); checksums.append(index_checksums(rows))
         k = qy.index((slices[i] - mean).cpu(), extend)
         _write(encoder, escapes, _as_index(k), rows, ty, qy.num_levels)
         return qy.dequantize(k).to(mean.device) + mean
     net.latents(qz.dequantize(k).to(z.device) + medians, code, qy.step)
-    head = encode_integers(np.concatenate(escapes)) + b"".join(told)
+    head = encode_integers(np.concatenate(escapes)) + b"".join(checksums)
     return head + encoder.bytes(), state_crc(*seen) ^ ty.crc ^ tz.crc
 
 # %% ../../nbs/stanh/04_codec.ipynb #9dce1737
@@ -79,14 +79,14 @@ def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend
     """Decode ŷ for z of `shape`; raises `StanhlicError` if the scale indexes differ from the encoder's."""
     elements = shape[2] * shape[3] * 16 * net.config.latent
     escapes, offset = decode_integers(payload, elements + int(np.prod(shape)))
-    told, coded = split_marks(payload[offset:], net.sizes(4 * shape[2], 4 * shape[3]))
+    checksums, coded = split_checksums(payload[offset:], net.sizes(4 * shape[2], 4 * shape[3]))
     if coded is None: raise DamagedFile("the coded picture is too short; the file is damaged")
     escapes, decoder, seen = list(escapes), SymbolDecoder(coded), []
     medians = shifted(net.entropy_bottleneck)[1] if extend else 0.0
     k = _read(decoder, escapes, _channel_rows(shape), tz, qz.num_levels)
     z_hat = qz.dequantize(torch.from_numpy(k)).to(device) + medians
     def code(i, mean, scale):
-        rows = settle(_as_index(scale_indexes(scale)), scale, told[i])
+        rows = settle(_as_index(scale_indexes(scale)), scale, checksums[i])
         seen.append(rows.ravel())
         k = _read(decoder, escapes, rows, ty, qy.num_levels)
         return qy.dequantize(torch.from_numpy(k)).to(device) + mean

@@ -44,7 +44,7 @@ def rounding_point(
     lmbda: float = 0.013,        # λ the point is meant for
     extrema=(60, 20),            # outermost levels of y and z
     symmetric: bool = True,      # mirrored halves and an exact zero
-    free: bool = False,          # the published parametrisation
+    free: bool = False,          # the published parametrization
     step: float = 1.0,           # width of a cell of y; the paper's "manual" rate control
 ) -> RatePoint:
     """A rate point that rounds: the starting state of an anchor, or with `step` an untrained uniform quantizer."""
@@ -52,7 +52,7 @@ def rounding_point(
     return RatePoint(y, STanH.from_extrema(extrema[1], symmetric=symmetric and not free, free=free), lmbda=lmbda)
 
 # %% ../../nbs/stanh/03_model.ipynb #1980fcf8
-STEPS = 256  # positions between two neighbouring points
+STEPS = 256  # positions between two neighboring points
 
 class Position(NamedTuple):
     """A place on the quality scale: level k and α/256."""
@@ -76,7 +76,7 @@ def quality_of(position: Position, points: int) -> float:
 class Forms:
     """Which form of each of the three disputed parts a model uses."""
     rate_form: str = "threshold"   # "threshold" or "midpoint" (published)
-    centre: str = "residual"       # "residual" or "raw" (published): what is quantised in training
+    centre: str = "residual"       # "residual" or "raw" (published): what is quantized in training
     interpolate_z: bool = True     # False: published
 
 CORRECTED, PUBLISHED = Forms(), Forms("midpoint", "raw", False)
@@ -164,9 +164,9 @@ def _hard_z(net, qz, z, forms):
     if forms.rate_form == "midpoint":
         z_hat = qz.hard(z)
         return z_hat, R.factorized_midpoint(z_hat, prior, qz)
-    centred, medians = shifted(prior)
+    centered, medians = shifted(prior)
     k = qz.index(z - medians, extend=True)
-    return qz.dequantize(k) + medians, torch.exp2(-R.factorized_bits_hard(k, centred, qz))
+    return qz.dequantize(k) + medians, torch.exp2(-R.factorized_bits_hard(k, centered, qz))
 
 # %% ../../nbs/stanh/03_model.ipynb #8b8ed7d0
 class _Shifted(nn.Module):
@@ -188,16 +188,16 @@ def shifted(
 
 # %% ../../nbs/stanh/03_model.ipynb #bc7152e2
 def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
-    """A training pass at inverse temperatures `beta` = (y, z): x_hat, likelihoods, and the values that went into the quantizers as `quantised`."""
+    """A training pass at inverse temperatures `beta` = (y, z): x_hat, likelihoods, and the values that went into the quantizers as `quantized`."""
     y, p_y = net.g_a(x), []
     z, y = net.h_a(y).float(), y.float()
-    published, centred, medians = forms.rate_form == "midpoint", *shifted(net.entropy_bottleneck)
+    published, centered, medians = forms.rate_form == "midpoint", *shifted(net.entropy_bottleneck)
     if published:
         z_hat = qz.soft(z, beta[1])
         p_z = R.factorized_midpoint(z_hat, net.entropy_bottleneck, qz)
     else:
         z_hat = qz.ste(z - medians, beta[1]) + medians
-        p_z = torch.exp2(-R.factorized_bits_soft(z - medians, centred, qz, beta[1]))
+        p_z = torch.exp2(-R.factorized_bits_soft(z - medians, centered, qz, beta[1]))
     slices, seen = net.split(y), {"y": [], "z": z if published else z - medians}
     def code(i, mean, scale):
         v = slices[i] - mean
@@ -210,7 +210,7 @@ def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
             p_y.append(torch.exp2(-R.bits_soft(v, scale, qy, beta[0])))
         return v_hat + mean
     x_hat = net.g_s(net.latents(z_hat, code, qy.step)).float()
-    return {"x_hat": x_hat, "likelihoods": {"y": net.join(p_y), "z": p_z}, "quantised": {"y": net.join(seen["y"]).detach(), "z": seen["z"].detach()}}
+    return {"x_hat": x_hat, "likelihoods": {"y": net.join(p_y), "z": p_z}, "quantized": {"y": net.join(seen["y"]).detach(), "z": seen["z"].detach()}}
 
 # %% ../../nbs/stanh/03_model.ipynb #eb3918d8
 def model_config(model: StanhModel) -> dict:

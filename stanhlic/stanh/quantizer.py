@@ -32,7 +32,7 @@ def stanh_sum(
 def jump_levels(
     w: torch.Tensor,  # [T] jumps
 ) -> torch.Tensor:    # [T+1] levels, differentiable in w
-    """Levels of the staircase with jumps `w`, centred so that the outermost two are opposite."""
+    """Levels of the staircase with jumps `w`, centered so that the outermost two are opposite."""
     wide = w.double()
     return (F.pad(wide, (1, 0)).cumsum(0) - wide.sum() / 2).to(w.dtype)
 
@@ -231,15 +231,15 @@ def inverse_softplus(
     return y + torch.log(-torch.expm1(-y))
 
 # %% ../../nbs/stanh/00_quantizer.ipynb #3d5fcf4f
-def _outwards(gaps, centre, odd):
-    "Ascending thresholds from T-1 gaps and a centre."
+def _outwards(gaps, center, odd):
+    "Ascending thresholds from T-1 gaps and a center."
     mid = len(gaps) // 2
     half = gaps.new_zeros(1) if odd else gaps[mid:mid + 1] / 2
     right = torch.cat([half, gaps[mid + (not odd):]]).cumsum(0)
     left = torch.cat([half, gaps[:mid].flip(0)]).cumsum(0).flip(0)
-    return torch.cat([centre - left[:-1] if odd else centre - left, centre + right])
+    return torch.cat([center - left[:-1] if odd else center - left, center + right])
 
-def _centre(b):
+def _center(b):
     "The point from which `_outwards` starts."
     return (b[(len(b) - 1) // 2] + b[len(b) // 2]) / 2
 
@@ -295,7 +295,7 @@ def _to_raw(w, b, form):
     gaps = torch.cat([b[:1], b.diff()]) if form == "symmetric" else b.diff()
     if (w <= 0).any() or (gaps <= 0).any(): raise StanhlicError("jumps must be positive and thresholds distinct; use form='free' to hold these values")
     rest = inverse_softplus(gaps)
-    return inverse_softplus(w), rest if form == "symmetric" else torch.cat([rest, _centre(b)[None]])
+    return inverse_softplus(w), rest if form == "symmetric" else torch.cat([rest, _center(b)[None]])
 
 # %% ../../nbs/stanh/00_quantizer.ipynb #970113c5
 def _from_raw(raw_w, raw_b, form):

@@ -62,7 +62,7 @@ def factorized_mass(
     return _logistic_mass(F.pad(F.pad(inner, (1, 0), value=-torch.inf), (0, 1), value=torch.inf))
 
 def _logistic_mass(edges):
-    "Mass between neighbouring logits along the last axis."
+    "Mass between neighboring logits along the last axis."
     lo, hi = edges[..., :-1], edges[..., 1:]
     sign = torch.where(lo + hi > 0, -1.0, 1.0).to(edges.dtype)
     return (torch.sigmoid(sign * hi) - torch.sigmoid(sign * lo)).abs()
@@ -90,7 +90,7 @@ def bits_hard(
     quantizer: Quantizer,     # L = T+1 levels
     form: str = "threshold",  # "threshold" or "midpoint"
 ) -> torch.Tensor:            # bits, shape of k
-    """Bits of given cells under a centred Gaussian; differentiable in σ and the quantizer, blind to a change of cell."""
+    """Bits of given cells under a centered Gaussian; differentiable in σ and the quantizer, blind to a change of cell."""
     edges = cell_edges(quantizer, form).clamp(-_FAR, _FAR)
     k = k.clamp(0, len(edges) - 2)
     return _bits(gaussian_mass(take(edges, k), take(edges, k + 1), sigma.to(edges.dtype)))
@@ -156,7 +156,7 @@ def bits_soft(
 
 # %% ../../nbs/stanh/01_rate.ipynb #b96c47f8
 class _SoftBits(torch.autograd.Function):
-    "Soft bits of flat v under centred Gaussians; the slopes are taken on the way, six numbers for each element."
+    "Soft bits of flat v under centered Gaussians; the slopes are taken on the way, six numbers for each element."
     @staticmethod
     def forward(ctx, v, sigma, b, beta, slopes):
         k, n = cell_index(v, b), len(v)
@@ -184,7 +184,7 @@ class _SoftBits(torch.autograd.Function):
 
 # %% ../../nbs/stanh/01_rate.ipynb #f0948cc7
 def _three_cells(v, sigma, edges, k, beta):
-    "Scaled edges t, logistics S, probabilities P, bits B and normalised memberships m of the three cells around each flat v."
+    "Scaled edges t, logistics S, probabilities P, bits B and normalized memberships m of the three cells around each flat v."
     e = [edges[i:].index_select(0, k) for i in range(4)]
     S = [torch.sub(v, x).mul_(2 * beta).sigmoid_() for x in e]
     t = [x.div_(sigma) for x in e]

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 import numpy as np
 import torch
-from ..backbone import ZOU22, ZOU22_COMPACT, ZOU22_WIDE, Zou22, awake, initialise, rate, renew_entropy
+from ..backbone import ZOU22, ZOU22_COMPACT, ZOU22_WIDE, Zou22, awake, initialize, rate, renew_entropy
 from ..lean import LEAN, LEAN_SMOKE, Lean, principal_start
 from ..errors import StanhlicError
 from ..training import ImagePool, distortion, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays, validation_crops
@@ -36,9 +36,9 @@ class Schedules:
         """Gaps that the schedules want to be told; only the stochastic one does."""
         return tuple(f"gap_{name}" for name in "yz" if hasattr(getattr(self, name), "factor"))
 
-    def gaps(self, point: RatePoint, quantised: dict) -> dict:
+    def gaps(self, point: RatePoint, quantized: dict) -> dict:
         """Those gaps on what went into the quantizers for a batch."""
-        return {f"gap_{name}": gap(getattr(point, name), quantised[name], getattr(self, name).beta) for name in "yz" if f"gap_{name}" in self.reads}
+        return {f"gap_{name}": gap(getattr(point, name), quantized[name], getattr(self, name).beta) for name in "yz" if f"gap_{name}" in self.reads}
 
     def advance(self, gaps: dict):
         """Move both on by one step."""
@@ -108,7 +108,7 @@ def stanh_loss(model: StanhModel, point: int, lmbda: float, schedules: Schedules
     def loss(net, x):
         out = net(x, point=point, beta=schedules.betas)
         value, facts = _facts(out, x, lmbda, metric)
-        return value, facts | schedules.gaps(model.points[point], out["quantised"])
+        return value, facts | schedules.gaps(model.points[point], out["quantized"])
     return loss
 
 # %% ../../nbs/stanh/06_training.ipynb #c6e40ec9
@@ -179,7 +179,7 @@ def _initial(stage, settings, init, train):
     _size(size or "compact", None)
     if stage == "anchor" and settings.get("freeze"): raise StanhlicError("a frozen network has to be a trained one; give --init MODEL.safetensors")
     crops = sample()  # seeds the network's first weights too
-    return StanhModel([initialise(Zou22(_NETWORKS[size or "compact"]), crops)], [point]), {"provenance": {}}
+    return StanhModel([initialize(Zou22(_NETWORKS[size or "compact"]), crops)], [point]), {"provenance": {}}
 
 def _forms(model, settings):
     """Switch the forms a stage asks for. Raises `StanhlicError` for one that does not exist."""
