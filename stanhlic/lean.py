@@ -135,7 +135,6 @@ class SliceNetwork(nn.Module):
 class Lean(FixedRate):
     """A light backbone with hyperprior, channel slices, checkerboard context and residual prediction; sides multiples of 64."""
 
-    predictors = ("h_a", "h_s", "slices")  # trained at `lr_predictors`
 
     def __init__(self, config: LeanConfig = LEAN):
         super().__init__()
@@ -147,6 +146,8 @@ class Lean(FixedRate):
         self.h_s = nn.Sequential(up(c.width, c.hyper), activation(), up(c.hyper, c.hyper), activation(), conv(c.hyper, c.feature))
         self.slices = nn.ModuleList(SliceNetwork(c.feature + sum(c.widths[:i]), w, c.hidden) for i, w in enumerate(c.widths))
         self.entropy_bottleneck = FactorizedPrior(c.width)
+        linear = [f"{n}.{i}" for n, part in (("g_a", self.g_a), ("g_s", self.g_s)) for i, m in enumerate(part) if isinstance(m, nn.Conv2d)]
+        self.predictors = ("h_a", "h_s", "slices", *linear)  # trained at `lr_predictors`: what predicts, and what changes resolution
 
     def split(self, y: torch.Tensor) -> list[torch.Tensor]:
         """The parts of y [N, M, h, w] in the order of coding: black and white fields of each slice."""
@@ -204,7 +205,7 @@ def _set_units(layers, x):
     "Units of each block on the way of x, and its first contribution in proportion; returns where x ends"
     for layer in layers:
         if isinstance(layer, Bottleneck):
-            layer[0].size.copy_(x.std((0, 2, 3)).clamp(min=0.02 * x.std())[:, None, None])
+            layer[0].size.copy_(x.std((0, 2, 3)).clamp(min=x.std())[:, None, None])
             layer[-1].weight.mul_(layer[0].size[..., None])
         x = layer(x)
     return x

@@ -318,7 +318,7 @@ def load_checkpoint(
 # %% ../nbs/ground/10_training.ipynb #07d4499f
 def _groups(model, main: list, plan: Plan) -> list[dict]:
     "Parameters of the optimiser, those that predict the rate in a group of their own"
-    slow = {id(p) for m in model.modules() for name in getattr(m, "predictors", ()) for key, p in m.named_parameters() if key.split(".")[0] == name}
+    slow = {id(p) for m in model.modules() for name in getattr(m, "predictors", ()) for key, p in m.named_parameters() if f"{key}.".startswith(f"{name}.")}
     matrix = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))} if plan.optimizer == "soap" else set()
     groups = [{"params": [p for p in main if (id(p) in slow) == late and (id(p) in matrix) == turned], "share": plan.lr_predictors if late else 1.0}
               | ({"plain": not turned} if matrix else {}) for turned in (False, True) for late in (False, True)]

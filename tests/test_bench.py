@@ -77,3 +77,12 @@ def test_targets_name_real_measurements():
     assert {name for name, *_ in bench.TARGETS} <= set(bench.MEASUREMENTS)
     met = bench.check_targets({"entropy": {"torchac / ours write, float": bench.record(9, "x"), "ours write": bench.record(0.1, "s")}})
     assert {(t["item"], t["met"]) for t in met if t["value"]} == {("torchac / ours write, float", True), ("ours write", False)}
+
+
+def test_a_device_that_is_not_here_is_refused():
+    with pytest.raises(StanhlicError, match="cuda:99 is not here"): bench.run(device="cuda:99", only=["quantizer"], quiet=True)
+
+
+def test_a_ratio_is_as_uncertain_as_its_times():
+    slow, fast = bench.spread([4.0, 5.0, 6.0]), bench.spread([1.0, 2.0, 2.5])
+    assert bench.ratio_spread(slow, fast) == [4 / 2.5, 5 / 2, 6 / 1] and bench.ratio_spread(bench.record(1.0, "s"), fast) == []

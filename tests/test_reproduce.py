@@ -7,7 +7,7 @@ import pytest
 
 from stanhlic.container import VERSIONS
 from stanhlic.errors import StanhlicError
-from stanhlic.lab.reproduce import (ARITHMETIC, PROFILES, SIZES, as_text, check_parameters, defaults, kept_numbers, list_items, other_weights, outdated, overview, papers_folder,
+from stanhlic.lab.reproduce import (ARITHMETIC, PROFILES, SIZES, as_text, check_parameters, defaults, find_item, kept_numbers, list_items, other_weights, outdated, overview, papers_folder,
                                      read_setting, reproduce, run_item, tally, verdicts)
 from stanhlic.lab.tables import shown
 from stanhlic.modelfile import inspect_weights
@@ -300,3 +300,31 @@ def test_changelog_names_what_ships():
     models = [inspect_weights(p) for p in sorted((root / "stanhlic/weights").glob("*.safetensors"))]
     assert models and [m["name"] for m in models if f"| `{m['name']}`, present | `{m['fingerprint']}` |" not in text] == []
     assert [kind for kind, version in VERSIONS.items() if f"| {kind} | {version} |" not in text] == []
+
+
+def values(item, **changes): return {name: default for name, (_, default) in defaults(find_item(item)).items()} | changes
+
+
+def test_a_run_knows_its_weights_pictures_and_worth(models):
+    from stanhlic.lab.items import begin
+    run = begin("stanh/rd_kodak", values("stanh/rd_kodak", model="tiny", n_images=1))
+    assert (run.kind, run.model, len(run.images), list(run.weights)) == ("smoke", "tiny", 1, ["tiny"])
+    run = begin("progressive/masking", values("progressive/masking", side=64))
+    assert run.images[0][1].shape == (64, 64, 3) and "a piece of 64 × 64" in run.note and run.kind == "smoke"
+    assert begin("stanh/architecture", values("stanh/architecture", model="tiny"), drawn=True).kind == "drawn"
+    with pytest.raises(StanhlicError, match="n_images is 0"): begin("stanh/rd_kodak", values("stanh/rd_kodak", model="tiny", n_images=0))
+
+
+def test_random_weights_stand_in_for_missing_ones_and_decide_nothing(tmp_path, monkeypatch):
+    from stanhlic.lab import items
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(items, "list_models", lambda: [])
+    run = items.begin("progressive/complexity", values("progressive/complexity"))
+    assert run.model == "runs/random/progressive.safetensors" and Path(run.model).is_file() and run.kind == "smoke" and run.note.endswith("random weights")
+
+
+def test_what_was_trained_is_found_again_only_under_the_same_settings(models, tmp_path):
+    from stanhlic.lab.items import begin
+    run = begin("stanh/rd_kodak", values("stanh/rd_kodak", model="tiny"))
+    assert run.store(tmp_path, steps=3) == run.store(tmp_path, steps=3) != run.store(tmp_path, steps=4)
+    assert begin("stanh/rd_kodak", values("stanh/rd_kodak", model="other")).store(tmp_path, steps=3) != run.store(tmp_path, steps=3)
