@@ -34,6 +34,8 @@ def test_eval_leaves_similarity_out_and_says_so(models, photo, tmp_path):
 
 @pytest.mark.parametrize("code, extra", [
     ("import stanhlic.training", "train"),
+    ("import stanhlic.lab.plots", "figures"),
+    ("from stanhlic.cli import main; sys.argv[1:] = 'reproduce stanh/storage'.split(); main()", "reproduce"),
     ("from stanhlic.datasets import demo_images, sample_photograph; sample_photograph()", "figures"),
     ("import numpy as np; from stanhlic.metrics import ms_ssim; ms_ssim(*np.zeros((2, 200, 200, 3), np.uint8))", "figures"),
     ("from stanhlic.stanh.plugin import import_compressai; import_compressai()", "compressai"),

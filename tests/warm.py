@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-WARM = multiprocessing.get_context("forkserver")
+WARM = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")  # macOS libraries do not survive a fork
 WARM.set_forkserver_preload(["torch", "matplotlib.pyplot", "accelerate", "scipy.interpolate", "nbdev.test", "fastcore.test"])
 
 
