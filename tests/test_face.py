@@ -118,6 +118,7 @@ def test_the_command_line_and_the_face_agree(cli, models, photo, data, tmp_path)
     assert (tmp_path / "a.slic").read_bytes() == data
 
 
+@pytest.mark.long
 def test_loading_leaves_the_allocator_alone(models):
     code = """
 import ctypes, stanhlic

@@ -31,6 +31,7 @@ def test_picture_is_small_and_as_wide_as_three_details():
     assert Image.open(path).width == 3 * hero.TIMES * (hero.BOX[2] - hero.BOX[0]) + 2 * hero.EDGE
 
 
+@pytest.mark.long
 def test_drawn_again_it_says_the_same(tmp_path):
     hero.main(tmp_path / "hero")
     again = json.loads((tmp_path / "hero.json").read_text())
