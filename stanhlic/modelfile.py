@@ -1,4 +1,4 @@
-"""Weights in one file that says what it is: safetensors with a JSON header of configuration and provenance, and a fingerprint that ties a picture to its model."""
+"""Weights in one file that says what it is, a fingerprint that ties a picture to its model, and the names that files are known by here."""
 import contextlib
 import hashlib
 import json
@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import stanhlic
 from .container import KINDS
-from .errors import DamagedFile, StanhlicError
+from .errors import DamagedFile, StanhlicError, WrongModel
 from .images import atomic_write
 
 if TYPE_CHECKING: from torch.nn import Module
@@ -154,6 +155,44 @@ def load_weights(
     if header.get("fingerprint") != computed.hex():
         raise DamagedFile(f"{path}: its tensors give fingerprint {computed.hex()}, its header says {str(header.get('fingerprint'))[:16]}; the file is damaged, fetch it again")
     return Weights(tensors, header, computed)
+
+
+def _folders():
+    given = os.environ.get("STANHLIC_MODELS", "")
+    return [Path(stanhlic.__file__).resolve().parent / "weights", *(Path(p) for p in given.split(os.pathsep) if p)]
+
+def _every_model():
+    "What `inspect_weights` says of each model file in the folders, in their order"
+    for path in (p for folder in _folders() if folder.is_dir() for p in sorted(folder.glob("*.safetensors"), key=lambda p: p.stem)):
+        try: yield {"description": ""} | inspect_weights(path)
+        except StanhlicError: continue
+
+def list_models() -> list:  # [{name, system, description, parameters, bytes, fingerprint, config, provenance, path}, ...]
+    """The models known by name: shipped ones, then those in the folders of STANHLIC_MODELS."""
+    found = {}
+    for model in _every_model(): found.setdefault(model["name"], model)
+    return list(found.values())
+
+def _known(): return ", ".join(m["name"] for m in list_models()) or "none, none are shipped with this installation"
+
+def find_model(
+    fingerprint: bytes,  # of a `.slic` file
+) -> dict:               # as `list_models` has it
+    """The model that a fingerprint belongs to, listed or not; raises `WrongModel` if none here does."""
+    for model in _every_model():
+        if model["fingerprint"] == fingerprint.hex(): return model
+    raise WrongModel(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the file of the right one with model=PATH, or --model PATH on the command line; CHANGELOG.md says where weights are that were replaced")
+
+def model_path(
+    model: str | Path,  # name, or path of a model file
+) -> Path:              # the file
+    """File of a model. A name goes before a file of the same name; raises `StanhlicError` if it is neither."""
+    for known in list_models():
+        if known["name"] == str(model): return Path(known["path"])
+    path = Path(model)
+    if path.is_file(): return path
+    if path.suffix or os.sep in str(model): raise StanhlicError(f"{model}: no such model file")
+    raise StanhlicError(f"unknown model '{model}'; known: {_known()}; or give the path of a .safetensors file")
 
 
 def restore(

@@ -1,49 +1,11 @@
-"""Models by name: what is shipped or lies in the folders of STANHLIC_MODELS, a codec from any of them, and what a file says with the help of its model."""
-import os
+"""A codec from any model that has a name here, and what a file says with the help of its model."""
 from pathlib import Path
 
 import stanhlic
 from stanhlic import DEFAULT_MODEL
 from .container import Header, describe, read_header, unpack, unpack_prefix
-from .errors import StanhlicError, WrongModel
-from .modelfile import inspect_weights, load_weights
-
-def _folders():
-    given = os.environ.get("STANHLIC_MODELS", "")
-    return [Path(stanhlic.__file__).resolve().parent / "weights", *(Path(p) for p in given.split(os.pathsep) if p)]
-
-def _every_model():
-    "What `inspect_weights` says of each model file in the folders, in their order"
-    for path in (p for folder in _folders() if folder.is_dir() for p in sorted(folder.glob("*.safetensors"), key=lambda p: p.stem)):
-        try: yield {"description": ""} | inspect_weights(path)
-        except StanhlicError: continue
-
-def list_models() -> list:  # [{name, system, description, parameters, bytes, fingerprint, config, provenance, path}, ...]
-    """The models known by name: shipped ones, then those in the folders of STANHLIC_MODELS."""
-    found = {}
-    for model in _every_model(): found.setdefault(model["name"], model)
-    return list(found.values())
-
-def _known(): return ", ".join(m["name"] for m in list_models()) or "none, none are shipped with this installation"
-
-def find_model(
-    fingerprint: bytes,  # of a `.slic` file
-) -> dict:               # as `list_models` has it
-    """The model that a fingerprint belongs to, listed or not; raises `WrongModel` if none here does."""
-    for model in _every_model():
-        if model["fingerprint"] == fingerprint.hex(): return model
-    raise WrongModel(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the file of the right one with model=PATH, or --model PATH on the command line; CHANGELOG.md says where weights are that were replaced")
-
-def model_path(
-    model: str | Path,  # name, or path of a model file
-) -> Path:              # the file
-    """File of a model. A name goes before a file of the same name; raises `StanhlicError` if it is neither."""
-    for known in list_models():
-        if known["name"] == str(model): return Path(known["path"])
-    path = Path(model)
-    if path.is_file(): return path
-    if path.suffix or os.sep in str(model): raise StanhlicError(f"{model}: no such model file")
-    raise StanhlicError(f"unknown model '{model}'; known: {_known()}; or give the path of a .safetensors file")
+from .errors import WrongModel
+from .modelfile import find_model, inspect_weights, list_models, load_weights, model_path  # noqa: F401  names are looked up there
 
 def load_codec(
     model: str | Path = DEFAULT_MODEL,  # name, or path of a model file

@@ -11,7 +11,7 @@ COMMANDS = ("models", "compress", "decompress", "info", "truncate", "view", "eva
 
 def shipped():
     from stanhlic.modelfile import inspect_weights
-    from stanhlic.zoo import _folders
+    from stanhlic.modelfile import _folders
     return [inspect_weights(p)["name"] for p in sorted(_folders()[0].glob("*.safetensors"))]
 
 

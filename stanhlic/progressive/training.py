@@ -181,7 +181,7 @@ def from_fixed(
 # %% ../../nbs/progressive/05_training.ipynb #e6255282
 def _file(path) -> Path:
     """A weight file or checkpoint: the best there is in a run's folder, or what a path or a model's name stands for."""
-    from stanhlic.zoo import model_path
+    from stanhlic.modelfile import model_path
     in_folder = [Path(path) / n for n in ("model.safetensors", "best.pt", "last.pt") if (Path(path) / n).is_file()]
     return in_folder[0] if in_folder else model_path(path)
 

@@ -19,8 +19,7 @@ from .model import RnnHyper, build_model
 from .networks import RnnConfig
 from .start import principal_start
 from ..training import ImagePool, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays, validation_crops
-from ..modelfile import check_name, load_weights, resolve_device, save_weights
-from ..zoo import model_path
+from ..modelfile import check_name, load_weights, model_path, resolve_device, save_weights
 
 # %% ../../nbs/rnn/05_training.ipynb #f995efe2
 class Preset(NamedTuple):

@@ -19,8 +19,7 @@ from .joint import LAMBDAS, Joint, joint_loss, joint_model, joint_of, joint_vali
 from .annealing import gap, make_schedule
 from .model import RatePoint, StanhModel, build_model, model_config, rounding_point
 from .quantizer import STanH
-from ..modelfile import check_name, load_weights, resolve_device, restore, save_weights, storage
-from ..zoo import model_path
+from ..modelfile import check_name, load_weights, model_path, resolve_device, restore, save_weights, storage
 
 # %% ../../nbs/stanh/06_training.ipynb #e6245da3
 class Schedules:
@@ -246,7 +245,7 @@ def _joint_start(settings, init, train) -> tuple:
     size = settings.get("size", "lean")
     if size not in _LEAN: raise StanhlicError(f"unknown size {size!r}; choose {', '.join(_LEAN)}")
     if init:
-        weights = load_weights(init)
+        weights = load_weights(model_path(init))
         return joint_of(restore(build_model, weights)), weights.header
     torch.manual_seed(settings.get("seed", 0))
     crops = ImagePool(train, 64 if settings["crop"] < 128 else 192, settings.get("seed", 0) + 1).batch(24)
