@@ -121,7 +121,7 @@ class StanhModel(Coded, nn.Module):
         if beta is not None: return simulate(*self.quantizers(Position(point, 0)), x, beta, self.forms)
         net, qy, qz = self.quantizers(Position(point, 0) if quality is None else position_of(quality, len(self.points)))
         y = net.g_a(x).float()
-        y_hat, likelihoods = evaluate_at(net, qy, qz, y, net.h_a(y).float(), self.forms)
+        y_hat, likelihoods = evaluate_at(net, qy.to(y.device), qz.to(y.device), y, net.h_a(y).float(), self.forms)
         return {"x_hat": net.g_s(y_hat).float(), "likelihoods": likelihoods}
 
     def aux_loss(self) -> torch.Tensor:
