@@ -23,7 +23,7 @@ $(VENV)/.stamp: settings.ini setup.py pyproject.toml constraints.txt
 	if command -v nvidia-smi >/dev/null 2>&1; then echo "setup: NVIDIA driver found; torch comes from the package index"; \
 	else echo "setup: torch $$torch for the CPU"; \
 	  $(BIN)/pip install --no-deps --retries 0 --timeout 20 --extra-index-url $(TORCH_INDEX) "torch==$$torch+cpu" \
-	  || echo "setup: no CPU build to be had; torch comes from the package index"; fi
+	  || echo "setup: no CPU build available; torch comes from the package index"; fi
 	$(BIN)/pip install -c constraints.txt -e ".[dev]"
 	@touch $@
 

@@ -28,7 +28,7 @@ class Zou22Config:
     heads: int = 8                                   # attention heads
     units: int = 3                                   # residual units in each branch of an attention gate
     outer: tuple[int, ...] = ()                      # channels at 1/2 and 1/4 of the resolution; empty: N
-    outer_gate: bool = True                          # an attention gate at 1/4 of the resolution, beside the one at 1/16
+    outer_gate: bool = True                          # an attention gate at 1/4 of the resolution, besides the one at 1/16
 
 ZOU22 = Zou22Config()
 ZOU22_COMPACT = Zou22Config(width=64, latent=96, slices=4, support=3, context=(64,), heads=2, units=1, outer=(32, 64), outer_gate=False)
@@ -220,7 +220,7 @@ def hyper_synthesis(config: Zou22Config) -> nn.Sequential:
 # %% ../nbs/ground/06_backbone.ipynb #7512fd5d
 def slice_network(
     config: Zou22Config,
-    supports: int,  # slices that come in beside the hyper feature
+    supports: int,  # slices that come in besides the hyper feature
 ) -> nn.Sequential:
     """Convolutions from hyper feature and earlier slices to one slice."""
     size = config.latent // config.slices
@@ -232,7 +232,7 @@ def slice_network(
 class FixedRate(nn.Module):
     """A codec of one rate: called as `model(x)`, a dict with `x_hat` and the `likelihoods` of `y` and `z`.
 
-    Images are [N, 3, H, W] in [0, 1] with H and W multiples of 64; noise stands for rounding in the rate while training."""
+    Images are [N, 3, H, W] in [0, 1] with H and W multiples of 64; noise takes the place of rounding in the rate while training."""
 
     def forward(self, x):
         y = self.g_a(x)
@@ -353,13 +353,13 @@ def _principal_block(down, up, x, size: float):
     down.bias.copy_(-(down.weight.sum((2, 3)) @ mean)); up.bias.copy_(mean)
 
 # %% ../nbs/ground/06_backbone.ipynb #dcf10191
-def _tell_slices(net, y):
+def _start_slices(net, y):
     "Let fresh slice networks begin with the mean and scale of each channel of y"
     for branches, value in ((net.cc_mean_transforms, y.mean((0, 2, 3))), (net.cc_scale_transforms, y.std((0, 2, 3)).clamp(min=0.3))):
         for branch, part in zip(branches, value.chunk(net.config.slices)): branch[-1].weight.mul_(0.1); branch[-1].bias.copy_(part)
     for branch in (*net.cc_mean_transforms, *net.cc_scale_transforms, *net.lrp_transforms): branch[0].weight.mul_(0.3)
 
-def _tell_hyper(net, y):
+def _start_hyper(net, y):
     "Let a fresh hyperprior begin with a spread of 2 in every channel of z"
     z = net.h_a(y); gain = 2 / z.std((0, 2, 3)).clamp(min=1e-3)
     net.h_a[-1].weight.mul_(gain[:, None, None, None]); net.h_a[-1].bias.copy_(-gain * z.mean((0, 2, 3)))
@@ -376,7 +376,7 @@ def _principal_start(net, crops):
     for gate in (m for s in (net.g_a, net.g_s) for m in s if isinstance(m, AttentionGate)):
         gate.conv_b[-1].weight.mul_(0.1); nn.init.constant_(gate.conv_b[-1].bias, -3.0)
     y = net.g_a(crops)
-    _tell_slices(net, y); _tell_hyper(net, y)
+    _start_slices(net, y); _start_hyper(net, y)
     return net
 
 # %% ../nbs/ground/06_backbone.ipynb #9e54d1be
@@ -385,7 +385,7 @@ def awake(
     net: Zou22,
     x: torch.Tensor,  # [N, 3, H, W] in [0, 1], sides multiples of 64
 ) -> float:           # 0 to 1; near 1 in a healthy network
-    """Share of the slice networks' first hidden units that answer at some position of the pictures."""
+    """Share of the slice networks' first hidden units that respond at some position of the pictures."""
     heard = []
     hear = lambda layer, inputs, out: heard.append((out > -3).flatten(2).any(2).any(0).float())
     hooks = [branch[0].register_forward_hook(hear) for branches in (net.cc_mean_transforms, net.cc_scale_transforms, net.lrp_transforms) for branch in branches]
@@ -401,13 +401,13 @@ def renew_entropy(
     crops: torch.Tensor,   # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64
     slices: bool = False,  # the slice networks too, not the hyperprior alone
 ) -> Zou22:
-    """Begin the hyperprior anew, or the whole entropy model, for the latents the network has."""
+    """Restart the hyperprior, or the whole entropy model, for the latents the network has."""
     old = ("g_a.", "g_s.") if slices else ("g_a.", "g_s.", "cc_", "lrp_")
     new = initialize(Zou22(net.config)).to(crops.device).state_dict()
     net.load_state_dict(net.state_dict() | {k: v for k, v in new.items() if not k.startswith(old)})
     y = net.g_a(crops)
-    if slices: _tell_slices(net, y)
-    _tell_hyper(net, y)
+    if slices: _start_slices(net, y)
+    _start_hyper(net, y)
     return net
 
 # %% ../nbs/ground/06_backbone.ipynb #06dfb4b0

@@ -24,7 +24,7 @@ from .sync import exact
 def check_quality(
     quality,   # 0 to 100
 ) -> float:
-    """A quality as a float; raises `StanhlicError` for what is no number or lies outside 0 to 100."""
+    """A quality as a float; raises `StanhlicError` for anything but a number from 0 to 100."""
     if isinstance(quality, bool) or not isinstance(quality, numbers.Real):
         raise StanhlicError(f"quality {str(quality)[:40]!r} is not a number; give one from 0 (smallest file) to 100 (best picture)")
     if not 0 <= quality <= 100: raise StanhlicError(f"quality {quality:g} is outside 0 to 100; choose one in between")
@@ -34,7 +34,7 @@ def check_target(
     name: str,   # target_bpp, target_bytes or target_psnr
     value,       # positive and finite
 ) -> float:
-    """A target as a float; raises `StanhlicError` for what is no positive number."""
+    """A target as a float; raises `StanhlicError` for anything but a positive, finite number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < float("inf"):
         raise StanhlicError(f"{name} {str(value)[:40]} is not a positive number; choose one")
     return float(value)
@@ -42,10 +42,10 @@ def check_target(
 # %% ../nbs/ground/08_codec.ipynb #fa1dc4c1
 def check_layers(
     layers,              # asked for; None: all
-    there: int,          # layers there are
+    there: int,          # how many exist
     what: str = "model", # what has them
 ) -> int:
-    """Number of layers; raises `StanhlicError` for what is no whole number, or more than there are."""
+    """Number of layers; raises `StanhlicError` for anything but a whole number, and for more than there are."""
     if layers is None: return there
     if isinstance(layers, bool) or not isinstance(layers, numbers.Integral): raise StanhlicError(f"{str(layers)[:40]} is not a number of layers; give a whole number from 1 to {there}")
     if not 1 <= layers <= there: raise StanhlicError(f"{layers} layers asked for, the {what} has {there}; choose 1 to {there}")
@@ -71,7 +71,7 @@ def bisect(
 def as_bytes(
     data,      # bytes, bytearray, memoryview, or an array of uint8
 ) -> bytes:
-    """The bytes of a file; raises `StanhlicError` for what holds none."""
+    """The bytes of a file; raises `StanhlicError` for anything else."""
     if isinstance(data, (str, os.PathLike)):
         raise StanhlicError(f"{str(data)[:80]!r} is a path, and this takes the bytes of a file; call stanhlic.decode(path), or pathlib.Path(path).read_bytes() first")
     try: view = memoryview(data)
@@ -103,7 +103,7 @@ class Analysis:
 
 # %% ../nbs/ground/08_codec.ipynb #906ffc62
 class StreamDecoder(ABC):
-    """Decoder of one file: `feed(data)` as bytes come, then `image()`, and again."""
+    """Decoder of one file: `feed(data)` as bytes arrive, then `image()`, and again."""
 
     def __init__(self, codec: "Codec"): self.codec, self.data, self.damaged = codec, bytearray(), False
 
@@ -124,7 +124,7 @@ class StreamDecoder(ABC):
 
     @abstractmethod
     def image(self, layers: int = None) -> np.ndarray:
-        """Picture uint8 [H, W, 3] of what has come; raises `StanhlicError` if that is not enough for one."""
+        """Picture uint8 [H, W, 3] of what has arrived; raises `StanhlicError` if that is not enough for one."""
 
 class WholeDecoder(StreamDecoder):
     """Decoder of files that give a picture only when they are complete."""
@@ -153,7 +153,7 @@ class System(ABC):
     analysis = Analysis      # class of its analyzed pictures
     reader: type             # class of its decoders, a `StreamDecoder`
     default_quality = 100.0
-    truncatable = False      # a beginning of a file gives a picture
+    truncatable = False      # the beginning of a file gives a picture
     layers = 0               # of the model; 0 where files have none
     dial = ""                # the dial in a few words
 
@@ -202,7 +202,7 @@ class System(ABC):
 
     @abstractmethod
     def describe(self, header: Header) -> dict:
-        """A file's own parameters for people, `quality` among them."""
+        """What a file's own parameters mean, `quality` among them."""
 
 # %% ../nbs/ground/08_codec.ipynb #a1a57b66
 class Codec(System):
@@ -229,7 +229,7 @@ class Codec(System):
 
     @classmethod
     def from_weights(cls, weights: Weights, device: str | torch.device = "cpu", precision: str = "fp32") -> "Codec":
-        """Codec of a weight file that was read; raises `StanhlicError` if its configuration and tensors do not fit."""
+        """Codec from a weight file that was read; raises `StanhlicError` if its configuration and tensors do not fit."""
         return cls(restore(cls.build, weights), weights.header["name"], weights.fingerprint, device, weights.header, precision)
 
     def __repr__(self) -> str:
@@ -276,7 +276,7 @@ def analyze(
 ) -> Analysis:
     """The part of encoding that does not depend on the position; hand it to the other methods in place of the picture.
 
-    Raises `StanhlicError` for what is no picture, `NotEnoughMemory` for one that is too large, `WrongModel` for one that another model analyzed."""
+    Raises `StanhlicError` for anything but a picture, `NotEnoughMemory` for one that is too large, `WrongModel` for one that another model analyzed."""
     if isinstance(image, Analysis):
         if (image.codec.kind, image.codec.fingerprint) != (self.kind, self.fingerprint): raise WrongModel("the picture was analyzed by another model; analyze it with this one")
         return image
@@ -326,7 +326,7 @@ def encode(
 ) -> bytes:                       # a `.slic` file
     """Compress a picture at a quality, at the one that meets a target, or to a number of layers; give one of them, or none for the codec's default quality.
 
-    Raises `OutOfReach` if no position meets the target, and `StanhlicError` for other arguments or what is no picture."""
+    Raises `OutOfReach` if no position meets the target, and `StanhlicError` for wrong arguments or anything but a picture."""
     wanted = _given(self, quality=quality, target_bpp=target_bpp, target_bytes=target_bytes, target_psnr=target_psnr, layers=layers)
     a = self.analyze(image)
     with exact(): return a.pack(*self.write(a, _position(self, a, *wanted)))
@@ -356,12 +356,12 @@ Codec.estimate, Codec.quality_for, Codec.psnr_at = estimate, quality_for, psnr_a
 
 # %% ../nbs/ground/08_codec.ipynb #b6934c00
 def decoder(self: Codec) -> StreamDecoder:
-    """A decoder to feed with the bytes of one file as they come."""
+    """A decoder to feed with the bytes of one file as they arrive."""
     return self.reader(self)
 
 def decode(
     self: Codec,
-    data: bytes,          # a `.slic` file, or a beginning of one where the codec allows it
+    data: bytes,          # a `.slic` file, or the beginning of one if the codec allows that
     layers: int = None,   # show the first layers only, for a layered file
 ) -> np.ndarray:          # uint8 [H, W, 3]
     """The picture in a file.
@@ -377,7 +377,7 @@ Codec.decoder, Codec.decode = decoder, decode
 
 # %% ../nbs/ground/08_codec.ipynb #8292c2e2
 def cuts(data: bytes) -> list:  # bytes
-    """Lengths at which a beginning of a file gives a picture, rising; none if it is not there."""
+    """Lengths at which the beginning of a file gives a picture, ascending; none that exceeds the data."""
     return [len(data)] if unpack_prefix(data).complete else []
 
 def truncate(data: bytes, num_bytes: int = None, layers: int = None) -> bytes:
@@ -394,7 +394,7 @@ class Coded:
     _coder = _seen = None
 
     def update(self, force: bool = False) -> bool:
-        """Make the coder of the present weights; returns whether they had changed, or True if forced."""
+        """Build the coder for the present weights; returns whether they had changed, or True if forced."""
         seen = [(id(t), t._version) for t in (*self.parameters(), *self.buffers())]
         if self._seen == seen and not force: return False
         self._coder = self._seen = None
@@ -415,7 +415,7 @@ def _compress(
     x: torch.Tensor,   # [N, 3, H, W] in [0, 1], sides multiples of 64
     **wanted,          # quality, a target or layers, as for `Codec.encode`
 ) -> dict:             # strings: lists of N bytes, parameters first, then each chunk; shape: (H/64, W/64)
-    """Compress a batch of pictures; raises `StanhlicError` for tensors of another form."""
+    """Compress a batch of pictures; raises `StanhlicError` for tensors of any other shape."""
     if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % MULTIPLE or x.shape[3] % MULTIPLE or not len(x):
         raise StanhlicError(f"compress takes [N, 3, H, W] with sides that are multiples of {MULTIPLE}, this is {list(x.shape)}; pad it with stanhlic.images.pad")
     self.update()

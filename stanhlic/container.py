@@ -115,8 +115,8 @@ class Prefix(NamedTuple):
     """What the beginning of a `.slic` file holds."""
     header: Header        # complete, else there is no Prefix
     chunks: list[bytes]   # payloads that are whole and sound
-    tail: bytes           # what is there of the payload after them, without its checksum
-    declared: int         # bytes that payload has in the whole file; 0 if not known or there is none
+    tail: bytes           # what has arrived of the next payload, without its checksum
+    declared: int         # bytes that payload has in the whole file; 0 if unknown or absent
     count: int            # chunks of the whole file
     damaged: bool         # the chunk of the tail is all there but wrong
 

@@ -157,14 +157,14 @@ class SymbolEncoder:
         return self
 
     def bytes(self) -> bytes:
-        """The stream so far; encoding may go on afterwards."""
+        """The stream so far; encoding may continue afterwards."""
         if self._coder.is_empty(): return b""
         position, (lower, width) = self._coder.pos()
         return _shortest(self._coder.get_compressed(), position, lower, width)
 
 # %% ../nbs/ground/02_entropy.ipynb #30f02243
 def _range_decoder(data, fill: int = 0):
-    "constriction decoder of big-endian words; `fill` bytes stand for what comes after the end"
+    "constriction decoder of big-endian words; `fill` bytes take the place of what comes after the end"
     padded = bytes(data) + bytes([fill]) * (16 + -len(data) % 4)
     return constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
@@ -286,7 +286,7 @@ def encode_integers(
 
 def decode_integers(
     data: bytes,      # bytes to read from
-    max_count: int,   # most values that can be meant, e.g. the number of symbols
+    max_count: int,   # most values there can be, e.g. the number of symbols
     offset: int = 0,  # where the list starts
 ) -> tuple[np.ndarray, int]:  # values int64 [N], the offset after them
     """Read a list written by `encode_integers`. Raises `DamagedFile` if it is cut, too long or beyond int32."""

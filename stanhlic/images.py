@@ -21,7 +21,7 @@ READ_LIMIT = 178_956_970  # pixels; Pillow's bound for decompression bombs
 
 # %% ../nbs/ground/00_images.ipynb #2a524a94
 def _open(source, name):
-    "Open an image lazily and check what its header tells"
+    "Open an image lazily and check what its header says"
     Image.init()
     im = Image.open(source, formats=[f for f in READ_FORMATS if f in Image.OPEN])
     if getattr(im, "is_animated", False) and im.format != "MPO":
@@ -88,7 +88,7 @@ def read_image(
 # %% ../nbs/ground/00_images.ipynb #18541025
 def color_profile(
     data: bytes,   # a whole image file
-) -> str | None:   # the profile's own description; None where there is none, or sRGB
+) -> str | None:   # the profile's own description; None if there is none, or if it is sRGB
     """Name of an embedded color profile that `decode_image` does not apply."""
     try:
         with warnings.catch_warnings():
@@ -112,10 +112,10 @@ def image_files(
 
 # %% ../nbs/ground/00_images.ipynb #0483556d
 def atomic_write(
-    path: str | Path,  # where the file shall stand
+    path: str | Path,  # the file to write
     data: bytes,       # its content
 ) -> None:
-    """Write a file whole or not at all; one that was there keeps its permissions.
+    """Write a file whole or not at all; a file that was there before keeps its permissions.
 
     Raises `StanhlicError` with one line if it cannot be written; nothing half-written is left."""
     target = Path(os.path.realpath(path))
@@ -139,7 +139,7 @@ WRITE_FORMATS = {".png": ("PNG", {}), ".ppm": ("PPM", {}), ".bmp": ("BMP", {}), 
 def check_writable_suffix(
     path: str | Path,  # name of the picture to write
 ) -> str:              # the suffix, lower case
-    """Suffix of a lossless format, or a `StanhlicError` that lists them; to be asked before work starts."""
+    """Suffix of a lossless format, or a `StanhlicError` that lists them; to be checked before work starts."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITE_FORMATS:
         why = "is lossy and would damage the decoded picture" if suffix in READ_SUFFIXES else "is no format we write"
@@ -151,7 +151,7 @@ def check_picture(
     image,            # array or PIL image
     name: str = "",   # what to call it in an error
 ) -> np.ndarray:      # picture, uint8 (H, W, 3)
-    """A picture as every codec here takes it; raises `StanhlicError` if it is none, and says how to make it one."""
+    """A picture as every codec here takes it; raises `StanhlicError` if it is not one, and says how to make it one."""
     where = f"{name}: " if name else ""
     if isinstance(image, Image.Image):
         try: return _to_rgb(ImageOps.exif_transpose(image), name or "the image")
@@ -200,7 +200,7 @@ def free_memory(
 
 def check_memory(
     need: float,           # bytes
-    what: str,             # that needs them, for the message
+    what: str,             # what needs them, for the message
     remedy: str,           # what to do instead
     device: str = "cpu",   # or a `torch.device`
 ) -> None:

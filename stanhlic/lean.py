@@ -135,7 +135,6 @@ class SliceNetwork(nn.Module):
 class Lean(FixedRate):
     """A light backbone with hyperprior, channel slices, checkerboard context and residual prediction; sides multiples of 64."""
 
-
     def __init__(self, config: LeanConfig = LEAN):
         super().__init__()
         c, self.config = config, config
@@ -225,7 +224,7 @@ def principal_start(
     crops: torch.Tensor,  # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64
     size: float = 4.5,    # spread of y in units of the picture's blocks
 ) -> Lean:
-    """First weights of a network that is to be trained: principal components of photographs, everything else near zero."""
+    """Initial weights of a network to be trained: principal components of photographs, everything else near zero."""
     for m in net.modules():
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, SLOPE); nn.init.zeros_(m.bias)
     for m in net.modules():

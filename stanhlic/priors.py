@@ -66,7 +66,7 @@ def scale_indexes(
 
 # %% ../nbs/ground/03_priors.ipynb #bf0239cd
 def scale_middles() -> torch.Tensor:  # [64] float64, increasing
-    """The scale that stands for each interval of `scale_indexes`: its geometric middle, and the two ends of the table."""
+    """The scale that represents each interval of `scale_indexes`: its geometric middle, and the two ends of the table."""
     table = scale_table()
     return torch.cat([table[:1], (table[1:] * table[:-1]).sqrt()[:-1], table[-1:]])
 

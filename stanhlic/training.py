@@ -160,7 +160,7 @@ def load_arrays(
 
 # %% ../nbs/ground/10_training.ipynb #65a541e4
 def _find(data) -> tuple[list, str]:
-    """Files of a folder, a list or a data set, and how to call them."""
+    """Files of a folder, a list or a data set, and what to call them."""
     if isinstance(data, (list, tuple)): return list(data), "{} photographs"
     if data and Path(data).is_dir(): return [p for p in Path(data).rglob("*") if p.suffix.lower() in READ_SUFFIXES and p.is_file()], "{} photographs"
     name = str(data or "train")
@@ -189,7 +189,7 @@ def _center(image: torch.Tensor, side: int) -> torch.Tensor:
 def central_crops(
     pictures: list,     # photographs, uint8 [H, W, 3] or paths of files
     side: int,          # of the crop; a multiple of 64
-    count: int = None,  # at most so many
+    count: int = None,  # at most this many
 ) -> torch.Tensor:      # float32 [N, 3, side, side] in [0, 1]
     """Central crops of the photographs that are large enough; raises `StanhlicError` if none is or none is wanted."""
     if count is not None and count < 1: raise StanhlicError(f"{count} photographs for validation; take at least 1")
@@ -226,7 +226,7 @@ class Plan:
 def validation_crops(
     pictures: list,     # photographs set aside, uint8 [H, W, 3] or paths of files
     plan: Plan,
-    count: int = None,  # at most so many
+    count: int = None,  # at most this many
 ) -> torch.Tensor:      # float32 [N, 3, side, side] in [0, 1]
     """Crops that a run is validated on: of 256² pixels, or of 64² where it trains on less than 128²; raises `StanhlicError` as `central_crops` does."""
     return central_crops(pictures, 64 if plan.crop < 128 else 256, count)
@@ -277,7 +277,7 @@ def average(
 
 # %% ../nbs/ground/10_training.ipynb #7d55d096
 def _commit() -> str:
-    """Commit of the sources, with a mark if they were changed since."""
+    """Commit of the sources, ending in `-dirty` if they have changed since."""
     here = Path(__file__).resolve() if "__file__" in globals() else None
     git = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, cwd=here and here.parent)
     try:
@@ -364,7 +364,7 @@ class Trainer:
                 "schedule": self.schedule.state_dict() if self.schedule else {}}
 
     def restore(self, state: dict):
-        """Go on from a saved state; raises `StanhlicError` if it is of another model or stage."""
+        """Continue from a saved state; raises `StanhlicError` if it belongs to another model or stage."""
         try:
             self.inner.load_state_dict(state["model"])
             mean = state["mean"] or state["model"]  # a run without an average starts one from its weights
@@ -424,7 +424,7 @@ def _append(path: Path, line: dict):
 
 def read_log(
     path: Path,  # log.jsonl of a run
-) -> list[dict]: # its lines; one that a kill has torn is left out
+) -> list[dict]: # its lines, without one that a kill cut short
     """Lines of a run's log."""
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
 
@@ -438,7 +438,7 @@ def _open_folder(t: Trainer, out: Path, resumed: bool, facts: dict):
     atomic_write(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 def _save(t: Trainer, out: Path):
-    """Write the checkpoint of this step and drop those that are too many."""
+    """Write the checkpoint of this step and drop the oldest beyond `keep`."""
     save_checkpoint(out / "last.pt", t.state())
     if t.plan.keep < 2: return
     named = out / f"step-{t.step:08d}.pt"
@@ -449,8 +449,8 @@ def _save(t: Trainer, out: Path):
 # %% ../nbs/ground/10_training.ipynb #7b70029d
 def elapsed(
     *folders: Path,            # of finished runs
-    clock: str = "seconds",    # of the wall, or "cpu_seconds" of the processor
-) -> float:                    # seconds of training, all of them together
+    clock: str = "seconds",    # wall clock, or "cpu_seconds" for the processor's
+) -> float:                    # seconds of training in all
     """Time that runs spent on training, from the last lines of their logs."""
     return round(sum(lines[-1].get(clock, 0.0) for lines in (read_log(Path(f) / "log.jsonl") for f in folders) if lines), 1)
 
@@ -506,8 +506,8 @@ def fit(
     plan: Plan,
     out: str | Path,              # folder of the run; on several machines one that all of them see
     validate: Callable = None,    # model -> {"loss": number, …}, with the hard quantizer
-    schedule=None,                # moves once a step: `reads`, names of numbers it is told; `advance(numbers)`; `state_dict`, `load_state_dict`
-    resume: bool = False,         # go on from last.pt where there is one
+    schedule=None,                # moves once a step: `reads`, names of numbers it needs; `advance(numbers)`; `state_dict`, `load_state_dict`
+    resume: bool = False,         # continue from last.pt if there is one
     device: str = "cpu",          # "cpu", or "cuda" for what Accelerate finds
     facts: dict = None,           # provenance known to the caller
     stop_at: int = None,          # stop early at this step, as a kill would
@@ -545,12 +545,12 @@ def fit(
     return t.inner.eval()
 
 def is_main() -> bool:
-    """Is this the process that writes files? True where there is only one."""
+    """Is this the process that writes files? True if there is only one."""
     return PartialState().is_main_process
 
 # %% ../nbs/ground/10_training.ipynb #3be8a012
 def _number(value, whole: bool = False):
-    """A finite number, also one that YAML takes for a text; a whole one of at most 64 bits. Raises `ValueError` or `TypeError` if it is none."""
+    """A finite number, also one that YAML takes for text; if `whole`, an integer of at most 64 bits. Raises `ValueError` or `TypeError` for anything else."""
     if isinstance(value, bool): raise TypeError
     number = value if isinstance(value, int) else float(value)
     if not math.isfinite(number) or whole and (number != int(number) or abs(number) >= 2 ** 63): raise ValueError
@@ -573,7 +573,7 @@ def _same_kind(value, like, text: str):
     return _number(value, whole=isinstance(like, int))
 
 # %% ../nbs/ground/10_training.ipynb #dcc01b37
-_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
 
 def _value(name: str, text: str, like):
     """Value of a setting as it was written; raises `StanhlicError` if it is not of the kind the setting takes."""
@@ -589,7 +589,7 @@ def load_profile(
     overrides=(),           # "name=value" strings
     optional: dict = None,  # settings the stage understands beyond those its profile sets: name -> example
 ) -> dict:                  # settings of the stage
-    """Settings of one stage; raises `StanhlicError` for an unknown profile, stage or setting, or a value of another kind."""
+    """Settings of one stage; raises `StanhlicError` for an unknown profile, stage or setting, or a value of the wrong kind."""
     import yaml
     profiles = yaml.safe_load(Path(path).read_text())
     if profile not in profiles: raise StanhlicError(f"unknown profile {profile!r}; there are {', '.join(profiles)}")

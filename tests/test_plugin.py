@@ -127,6 +127,6 @@ def test_refusals(models):
         def forward(self, x): return super().forward(x)
     assert host(Renamed(8, 12)).config == HostConfig(KINDS[0], 8, 12)
     for net, why in ((models.JointAutoregressiveHierarchicalPriors(8, 12), "serial context"), (models.Cheng2020Anchor(8), "serial context"),
-                     (models.FactorizedPrior(8, 12), "is no mean-scale"), (Changed(8, 12), "is no mean-scale"), (torch.nn.Identity(), "is no mean-scale")):
+                     (models.FactorizedPrior(8, 12), "is not a mean-scale"), (Changed(8, 12), "is not a mean-scale"), (torch.nn.Identity(), "is not a mean-scale")):
         with pytest.raises(StanhlicError, match=why): host(net)
     with pytest.raises(StanhlicError, match="unknown host"): build_host({"architecture": "Cheng2020Anchor", "width": 8, "latent": 12})

@@ -36,13 +36,13 @@ def test_links_lead_to_files():
 def test_numbers_are_those_of_the_present_figures_and_weights(tmp_path):
     """The cells that only print are run again, in a process of their own; the texts are those stored."""
     wanted = [c for c in CELLS if c["cell_type"] == "code" and re.match(r"#\| (echo: false|hide)", c["source"])]
-    script = "import ast, json\nspace, told = {}, []\n" + f"for source in {[c['source'] for c in wanted]!r}:\n" + """
+    script = "import ast, json\nspace, shown = {}, []\n" + f"for source in {[c['source'] for c in wanted]!r}:\n" + """
     tree = ast.parse(source)
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, 'cell', 'exec'), space)
     value = eval(compile(ast.Expression(last.value), 'cell', 'eval'), space) if last else None
-    told.append(getattr(value, 'data', None))
-print('\\n' + json.dumps(told))
+    shown.append(getattr(value, 'data', None))
+print('\\n' + json.dumps(shown))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, env=os.environ | {"TMPDIR": str(tmp_path)})
     assert done.returncode == 0, done.stderr

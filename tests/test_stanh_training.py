@@ -46,7 +46,7 @@ def test_derivations_move_nothing_but_their_own_numbers(data, anchor, settings, 
 
 
 @pytest.mark.parametrize("what", ["hyper", "all"])
-def test_entropy_networks_begin_anew_alone(data, anchor, tmp_path, what):
+def test_entropy_networks_restart_alone(data, anchor, tmp_path, what):
     path = run("base", out=tmp_path, data=data, init=anchor, device="cpu", set=[f"renew={what}", "side=0.5"])
     old, new = load_weights(anchor).tensors, load_weights(path).tensors
     still = {k for k in old if k.startswith(("anchors.0.g_a", "anchors.0.g_s"))}

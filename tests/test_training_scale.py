@@ -214,7 +214,7 @@ def test_a_value_becomes_what_the_setting_holds(asked, change, value):
 @pytest.mark.parametrize("change, kind", [
     ("steps=many", "a whole number"), ("steps=2.5", "a whole number"), ("steps=true", "a whole number"), ("steps=", "a whole number"), ("steps=[4]", "a whole number"), ("steps", "a whole number"), ("seed=1e30", "a whole number"),
     ("lmbda=low", "a number"), ("lmbda=nan", "a number"), ("lmbda=[0.1", "a number"), ("lmbda={a: 1}", "a number"), ("lmbdas=[low]", "a list"), ("lmbdas=[[0.1]]", "a list"), ("lmbdas=", "a list"),
-    ("pairs=0.1", "a list"), ("freeze=1", "true or false"), ("freeze=", "true or false"), ("name=[a]", "a text")])
+    ("pairs=0.1", "a list"), ("freeze=1", "true or false"), ("freeze=", "true or false"), ("name=[a]", "text")])
 def test_a_value_of_another_kind_is_refused(asked, change, kind):
     name, _, given = change.partition("=")
     with pytest.raises(StanhlicError) as refused: asked(change)

@@ -38,13 +38,13 @@ class Schedule:
         return self.beta
 
     def state_dict(self) -> dict:
-        """All numbers needed to go on, as floats, integers and one byte tensor at most."""
+        """All numbers needed to continue, as floats, integers and one byte tensor at most."""
         state = dict(vars(self))
         generator = state.pop("generator", None)
         return state if generator is None else {**state, "generator": generator.get_state()}
 
     def load_state_dict(self, state: dict):
-        """Take up the counters of a saved state, the settings stay; raises `StanhlicError` if it belongs to another schedule."""
+        """Restore the counters of a saved state, not the settings; raises `StanhlicError` if it belongs to another schedule."""
         if set(state) != set(self.state_dict()): raise StanhlicError(f"this state is not of a {type(self).__name__} schedule; resume with the schedule it was saved by")
         for name in self.counters: setattr(self, name, state[name])
         if "generator" in state: self.generator.set_state(state["generator"].cpu())

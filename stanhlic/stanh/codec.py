@@ -196,7 +196,7 @@ class StanhCodec(Codec):
     def bits(self, a: StanhAnalysis, n: int) -> float: return float(sum(map(bits, self.evaluated(a, n)[2].values())))
 
     def describe(self, header: Header) -> dict:
-        """A file's own parameters for people: quality, level, α, anchor and λ."""
+        """What a file's own parameters mean: quality, level, α, anchor and λ."""
         position, check = parse_params(header.params, self.points)
         point = self.model.points[self.model.settled(position).level]
         return {"quality": round(quality_of(position, self.points), 3), "level": position.level, "alpha": position.alpha / STEPS,

@@ -33,7 +33,7 @@ class Joint(nn.Module):
         self,
         net: nn.Module,                                   # an anchor: g_a, h_a, g_s, latents, split, prior
         lambdas: tuple = LAMBDAS,                         # lowest rate first
-        steps: list | None = None,                        # of y at each rate, to go on from; default: `first_step`
+        steps: list | None = None,                        # of y at each rate, to continue from; default: `first_step`
         steps_z: list | None = None,                      # of z; default: 1
     ):
         super().__init__()

@@ -35,7 +35,7 @@ class RatePoint(nn.Module):
         self.y, self.z, self.anchor, self.lmbda, self.kind = y, z, anchor, lmbda, kind
 
     def record(self) -> dict:
-        """What the weight file says of this point beside its numbers."""
+        """What the weight file says about this point besides its numbers."""
         return {"anchor": self.anchor, "lambda": self.lmbda, "kind": self.kind, "form": self.y.form,
                 "jumps": [self.y.num_levels - 1, self.z.num_levels - 1]}
 
@@ -68,7 +68,7 @@ def position_of(
     return Position(*divmod(round(quality / 100 * (points - 1) * STEPS), STEPS))
 
 def quality_of(position: Position, points: int) -> float:
-    """Quality at which a position stands; the inverse of `position_of`."""
+    """Quality of a position; the inverse of `position_of`."""
     return 100 * (position.level * STEPS + position.alpha) / (STEPS * max(1, points - 1))
 
 # %% ../../nbs/stanh/03_model.ipynb #7568ffb3
@@ -95,7 +95,7 @@ class StanhModel(Coded, nn.Module):
         forms: Forms = CORRECTED,
     ):
         super().__init__()
-        if [p.anchor for p in points] != sorted(p.anchor for p in points): raise StanhlicError("points of one anchor must stand together; order them by anchor, lowest rate first")
+        if [p.anchor for p in points] != sorted(p.anchor for p in points): raise StanhlicError("points of one anchor must be adjacent; order them by anchor, lowest rate first")
         self.anchors, self.points, self.forms = nn.ModuleList(anchors), nn.ModuleList(points), forms
 
     def settled(self, position: Position) -> Position:
@@ -121,7 +121,7 @@ class StanhModel(Coded, nn.Module):
         if beta is not None: return simulate(*self.quantizers(Position(point, 0)), x, beta, self.forms)
         net, qy, qz = self.quantizers(Position(point, 0) if quality is None else position_of(quality, len(self.points)))
         y = net.g_a(x).float()
-        y_hat, likelihoods = evaluate_at(net, qy, qz, y, net.h_a(y).float(), self.forms)
+        y_hat, likelihoods = evaluate_at(net, qy.to(y.device), qz.to(y.device), y, net.h_a(y).float(), self.forms)
         return {"x_hat": net.g_s(y_hat).float(), "likelihoods": likelihoods}
 
     def aux_loss(self) -> torch.Tensor:
@@ -159,7 +159,7 @@ def _hard_y(v, scale, qy, forms):
     return qy.dequantize(k), torch.exp2(-R.bits_hard(k, scale, qy))
 
 def _hard_z(net, qz, z, forms):
-    """Hard ẑ and its likelihood; the published form takes no median away."""
+    """Hard ẑ and its likelihood; the published form does not subtract the median."""
     prior = net.entropy_bottleneck
     if forms.rate_form == "midpoint":
         z_hat = qz.hard(z)
@@ -214,7 +214,7 @@ def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
 
 # %% ../../nbs/stanh/03_model.ipynb #eb3918d8
 def model_config(model: StanhModel) -> dict:
-    """What must stand beside the tensors to rebuild a model, whose anchors are `Zou22`, `Lean` or plugged-in networks."""
+    """What is needed besides the tensors to rebuild a model, whose anchors are `Zou22`, `Lean` or plugged-in networks."""
     from dataclasses import asdict
     return {"anchors": [asdict(a.config) for a in model.anchors], "forms": asdict(model.forms), "points": [p.record() for p in model.points]}
 

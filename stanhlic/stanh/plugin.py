@@ -20,7 +20,7 @@ from ..priors import SCALE_MIN, FactorizedPrior, lower_bound
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 def import_compressai():  # the module
-    """Import CompressAI, also beside a torchvision whose operators do not load.
+    """Import CompressAI, even next to a torchvision whose operators do not load.
 
     Raises `StanhlicError` if it is not installed."""
     try: return importlib.import_module("compressai.models") and sys.modules["compressai"]
@@ -49,7 +49,7 @@ def prior_of(
 # %% ../../nbs/stanh/07_plugin.ipynb #0dbb8fb7
 @dataclass(frozen=True)
 class HostConfig:
-    """What it takes to build a host again, and what the codec reads of it."""
+    """What it takes to rebuild a host, and what the codec reads from it."""
     architecture: str  # CompressAI's class: "MeanScaleHyperprior" or "ScaleHyperprior"
     width: int         # N: channels of the transforms and of z
     latent: int        # M: channels of y
@@ -85,14 +85,14 @@ def host(
 ) -> Host:             # anchor for `StanhModel`, weights copied
     """Plug a CompressAI model in.
 
-    Raises `StanhlicError` for a model with serial context and for one of another kind."""
+    Raises `StanhlicError` for a model with serial context and for any other kind."""
     models = import_compressai().models
     kinds = {getattr(models, n).forward: n for n in ("MeanScaleHyperprior", "ScaleHyperprior")}
     name = type(model).__name__
     if isinstance(model, models.JointAutoregressiveHierarchicalPriors):
         raise StanhlicError(f"{name} codes pixel after pixel (serial context), which STanH files cannot hold; use mbt2018-mean or bmshj2018-hyperprior")
     if type(model).forward not in kinds:
-        raise StanhlicError(f"{name} is no mean-scale or scale hyperprior of CompressAI; use mbt2018-mean or bmshj2018-hyperprior")
+        raise StanhlicError(f"{name} is not a mean-scale or scale hyperprior of CompressAI; use mbt2018-mean or bmshj2018-hyperprior")
     config = HostConfig(kinds[type(model).forward], model.entropy_bottleneck.channels, model.M)
     parts = copy.deepcopy([model.g_a, model.h_a, model.h_s, model.g_s])
     return Host(config, *parts, prior_of(model.entropy_bottleneck)).train(model.training)

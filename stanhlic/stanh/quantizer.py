@@ -231,7 +231,7 @@ def inverse_softplus(
     return y + torch.log(-torch.expm1(-y))
 
 # %% ../../nbs/stanh/00_quantizer.ipynb #3d5fcf4f
-def _outwards(gaps, center, odd):
+def _outward(gaps, center, odd):
     "Ascending thresholds from T-1 gaps and a center."
     mid = len(gaps) // 2
     half = gaps.new_zeros(1) if odd else gaps[mid:mid + 1] / 2
@@ -240,7 +240,7 @@ def _outwards(gaps, center, odd):
     return torch.cat([center - left[:-1] if odd else center - left, center + right])
 
 def _center(b):
-    "The point from which `_outwards` starts."
+    "The point from which `_outward` starts."
     return (b[(len(b) - 1) // 2] + b[len(b) // 2]) / 2
 
 # %% ../../nbs/stanh/00_quantizer.ipynb #a7ee81b5
@@ -264,7 +264,7 @@ class STanH(Quantizer, nn.Module):
 
     @torch.no_grad()
     def set_values(self, jumps, thresholds):
-        """Take over jumps [T] and thresholds [T]; a symmetric form takes the mean of the two halves."""
+        """Adopt jumps [T] and thresholds [T]; a symmetric form takes the mean of the two halves."""
         jumps, thresholds = torch.as_tensor(jumps).detach().double().cpu(), torch.as_tensor(thresholds).detach().double().cpu().sort().values
         raw = _to_raw(jumps, thresholds, self.form)
         if raw[0].shape != self.raw_jumps.shape: raise StanhlicError(f"{len(jumps)} jumps do not fit a quantizer of {self.num_levels - 1}; build a new one")
@@ -303,7 +303,7 @@ def _from_raw(raw_w, raw_b, form):
     raw_w, raw_b = raw_w.double(), raw_b.double()
     if form == "free": return Staircase(raw_w, raw_b.sort().values, jump_levels(raw_w))
     w = F.softplus(raw_w)
-    if form == "ordered": return Staircase(w, _outwards(F.softplus(raw_b[:-1]), raw_b[-1], len(w) % 2 == 1), jump_levels(w))
+    if form == "ordered": return Staircase(w, _outward(F.softplus(raw_b[:-1]), raw_b[-1], len(w) % 2 == 1), jump_levels(w))
     right, above = F.softplus(raw_b).cumsum(0), w.cumsum(0)
     return Staircase(torch.cat([w.flip(0), w]), torch.cat([-right.flip(0), right]), torch.cat([-above.flip(0), above.new_zeros(1), above]))
 

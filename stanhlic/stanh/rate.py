@@ -80,7 +80,7 @@ def factorized_pmf(
 
 # %% ../../nbs/stanh/01_rate.ipynb #85f7190e
 FLOOR = 1e-9   # smallest probability charged
-_FAR = 1e9     # stands for infinity where a gradient must stay finite
+_FAR = 1e9     # infinity, where a gradient must stay finite
 
 def _bits(p): return -torch.log2(lower_bound(p, FLOOR))
 

@@ -32,7 +32,7 @@ class Schedules:
 
     @property
     def reads(self) -> tuple:
-        """Gaps that the schedules want to be told; only the stochastic one does."""
+        """Gaps that the schedules need; only the stochastic one needs any."""
         return tuple(f"gap_{name}" for name in "yz" if hasattr(getattr(self, name), "factor"))
 
     def gaps(self, point: RatePoint, quantized: dict) -> dict:
@@ -128,7 +128,7 @@ def hard_validation(
 # %% ../../nbs/stanh/06_training.ipynb #dcbc9617
 def _lambdas(points) -> list:
     """λ of rate points; raises `StanhlicError` if one is unknown, as in a model of the authors' files."""
-    if any(p.lmbda is None for p in points): raise StanhlicError("the model has points of unknown lambda, as the authors' files do not tell it; set model.points[i].lmbda for each and save the model again")
+    if any(p.lmbda is None for p in points): raise StanhlicError("the model has points of unknown lambda, since the authors' files do not contain it; set model.points[i].lmbda for each and save the model again")
     return [p.lmbda for p in points]
 
 def add_derivation(
@@ -157,7 +157,7 @@ def train_only(model: StanhModel, point: int):
 _NETWORKS = {"full": ZOU22, "compact": ZOU22_COMPACT, "wide": ZOU22_WIDE}
 
 def _size(size, net):
-    """Check a size's name, and that a network to start from is not of another one. Raises `StanhlicError`."""
+    """Check a size's name, and that a network to start from is not of a different size. Raises `StanhlicError`."""
     if size not in _NETWORKS: raise StanhlicError(f"unknown size {size!r}; choose {', '.join(_NETWORKS)}")
     other = next((name for name, c in _NETWORKS.items() if c == getattr(net, "config", None) and name != size), None)
     if other: raise StanhlicError(f"the network to start from is {other}, this stage is set for {size}; add size={other}, or take another")
@@ -173,7 +173,7 @@ def _initial(stage, settings, init, train):
         model = restore(build_model, weights)
         if size: _size(size, model.anchors[0])
         if stage != "derivation" and (len(model.points) > 1 or (model.points[0].y.form == "free") != (point.y.form == "free")):
-            model = StanhModel([model.anchors[0]], [point], model.forms)  # the network starts anew; points derived from it no longer fit
+            model = StanhModel([model.anchors[0]], [point], model.forms)  # the network trains again; points derived from it no longer fit
         return model, weights.header
     _size(size or "compact", None)
     if stage == "anchor" and settings.get("freeze"): raise StanhlicError("a frozen network has to be a trained one; give --init MODEL.safetensors")
@@ -190,9 +190,9 @@ def _forms(model, settings):
 
 # %% ../../nbs/stanh/06_training.ipynb #5a4b0078
 def _renew(model, pool, what):
-    "Begin entropy networks of the first anchor anew and leave gradients to the entropy model alone"
+    "Restart entropy networks of the first anchor, and train nothing but the entropy model"
     net = model.anchors[0]
-    if not isinstance(net, Zou22): raise StanhlicError("renew begins the entropy networks of a zou22 network anew; this one is another, leave it out")
+    if not isinstance(net, Zou22): raise StanhlicError("renew restarts the entropy networks of a zou22 network, and this is not one; leave it out")
     if what not in ("hyper", "all"): raise StanhlicError(f"renew={what}; choose hyper, for the hyperprior alone, or all")
     renew_entropy(net, pool.batch(96, step=0), slices=what == "all")
     net.g_a.requires_grad_(False); net.g_s.requires_grad_(False)
@@ -283,7 +283,7 @@ def run(
     data: str = None,           # folder of photographs; default: the data set "train"
     out: str = "runs/stanh",    # folder of the run; the weights end as <out>/model.safetensors
     init: str = None,           # name or weight file of a model to start from; of a release, the folder of a joint run
-    resume: bool = False,       # go on from the last checkpoint in `out`
+    resume: bool = False,       # continue from the last checkpoint in `out`
     device: str = "auto",       # auto, cpu or cuda
     set: list[str] = (),        # "name=value" settings on top of the profile
 ) -> Path:                      # the weight file
