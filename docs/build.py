@@ -195,7 +195,7 @@ def shown(value): return "" if value is None else escape(value if isinstance(val
 
 
 def weights(pages):
-    """Where every shipped weight file comes from, out of its own header."""
+    """Where every shipped weight file comes from, by its own header."""
     text = ["# Weights", "What is shipped, and how each file came to be. All of this is read from the header of the file itself; `stanhlic models` and `stanhlic.zoo.inspect_weights` show it on your machine."]
     for path in sorted((ROOT / "stanhlic/weights").glob("*.safetensors")):
         model = inspect_weights(path)

@@ -37,7 +37,7 @@ def pixel_hash(
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 def is_file_of(
-    path: str | Path,  # file at hand
+    path: str | Path,  # local file
     entry: dict,       # its line of the manifest: sha256, pixels (optional)
 ) -> bool:             # the same file, or the same pixels
     """Does a file agree with its manifest?"""
@@ -102,7 +102,7 @@ def has_dataset(
     name: str,         # data set
     prefix: str = "",  # only files whose path starts with this
 ) -> bool:             # all files are here; hashes are not checked
-    """Is a data set at hand?"""
+    """Is a data set available?"""
     return _locate(name, _entries(name, prefix)) is not None
 
 def _receive(url, part, limit, bar):

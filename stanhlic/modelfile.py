@@ -162,7 +162,7 @@ def _folders():
     return [Path(stanhlic.__file__).resolve().parent / "weights", *(Path(p) for p in given.split(os.pathsep) if p)]
 
 def _every_model():
-    "What `inspect_weights` says of each model file in the folders, in their order"
+    "What `inspect_weights` returns for each model file in the folders, in their order"
     for path in (p for folder in _folders() if folder.is_dir() for p in sorted(folder.glob("*.safetensors"), key=lambda p: p.stem)):
         try: yield {"description": ""} | inspect_weights(path)
         except StanhlicError: continue
@@ -173,20 +173,20 @@ def list_models() -> list:  # [{name, system, description, parameters, bytes, fi
     for model in _every_model(): found.setdefault(model["name"], model)
     return list(found.values())
 
-def _known(): return ", ".join(m["name"] for m in list_models()) or "none, none are shipped with this installation"
+def _known(): return ", ".join(m["name"] for m in list_models()) or "none; this installation ships none"
 
 def find_model(
     fingerprint: bytes,  # of a `.slic` file
 ) -> dict:               # as `list_models` has it
-    """The model that a fingerprint belongs to, listed or not; raises `WrongModel` if none here does."""
+    """The model with this fingerprint, listed or not; raises `WrongModel` if none here has it."""
     for model in _every_model():
         if model["fingerprint"] == fingerprint.hex(): return model
-    raise WrongModel(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the file of the right one with model=PATH, or --model PATH on the command line; CHANGELOG.md says where weights are that were replaced")
+    raise WrongModel(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the right file with model=PATH, or --model PATH on the command line; CHANGELOG.md says where to find replaced weights")
 
 def model_path(
     model: str | Path,  # name, or path of a model file
 ) -> Path:              # the file
-    """File of a model. A name goes before a file of the same name; raises `StanhlicError` if it is neither."""
+    """File of a model. A name takes precedence over a file of the same name; raises `StanhlicError` if it is neither."""
     for known in list_models():
         if known["name"] == str(model): return Path(known["path"])
     path = Path(model)

@@ -1,4 +1,4 @@
-"""A codec from any model that has a name here, and what a file says with the help of its model."""
+"""A codec from any model that has a name here, and what a file holds, read with the help of its model."""
 from pathlib import Path
 
 import stanhlic
@@ -31,11 +31,11 @@ def model_for(
     header: Header,                   # of a `.slic` file
     model: str | Path | None = None,  # name or path; default: the known model of that fingerprint
 ) -> dict:                            # as `list_models` has it
-    """The model that wrote a file. Raises `WrongModel` if no known model has the file's fingerprint, if the one named has another, or if it is of another system."""
+    """The model that wrote a file. Raises `WrongModel` if no known model has the file's fingerprint, if the one named has a different one, or if it belongs to a different system."""
     held = find_model(header.fingerprint) if model is None else inspect_weights(model_path(model))
     if held["fingerprint"] != header.fingerprint.hex():
         raise WrongModel(f"the file was written by the model with fingerprint {header.fingerprint.hex()}, {model} has {held['fingerprint']}; name the right one with model=, or --model on the command line")
-    if held["system"] != header.kind: raise WrongModel(f"the file says {header.kind}, but its model {held['name']} is of system {held['system']}; the file is damaged or forged")
+    if held["system"] != header.kind: raise WrongModel(f"the file says {header.kind}, but its model {held['name']} belongs to system {held['system']}; the file is damaged or forged")
     return held
 
 def sound_header(

@@ -43,7 +43,7 @@ def _check_item(entry, path):
     "One entry of the registry, or one line"
     if not isinstance(entry, dict): raise StanhlicError(f"{path}: an entry is not a mapping; see its first one")
     missing, unknown = [f for f in FIELDS if f not in entry], sorted(entry.keys() - {*FIELDS, *OPTIONAL})
-    if missing or unknown: raise StanhlicError(f"{path}: item {entry.get('id')}: lacks {missing or 'nothing'}, does not know {unknown or 'nothing'}")
+    if missing or unknown: raise StanhlicError(f"{path}: item {entry.get('id')}: lacks {missing or 'nothing'}, has unknown {unknown or 'nothing'}")
     def refuse(what): raise StanhlicError(f"{path}: item {entry['id']}: {what}")
     if entry["status"] not in STATUSES: refuse(f"status '{entry['status']}'; choose {', '.join(STATUSES)}")
     if entry["notebook"] is None and (entry["status"] != "needs" or entry["parameters"] or entry["outputs"]): refuse("without a notebook its status is needs, and it has neither parameters nor outputs")

@@ -133,7 +133,7 @@ class ProgressiveDecoder(StreamDecoder):
 
     @property
     def note(self) -> str | None:
-        """One line if there is no picture yet or if damage ends it early, else None; a cut alone is no fault. Raises `StanhlicError` until the header has arrived."""
+        """One line if there is no picture yet or if damage ends it early, else None; a cut alone is not a fault. Raises `StanhlicError` until the header has arrived."""
         return _remark(self)
 
 # %% ../../nbs/progressive/04_codec.ipynb #9cdf4775
