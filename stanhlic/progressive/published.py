@@ -1,4 +1,4 @@
-"""How the release refines and prices the residual, for comparison and for training by its recipe; no file can be written so."""
+"""How the release refines and prices the residual, for comparison and for training by its recipe; no file can be written this way."""
 
 from dataclasses import replace
 import torch
@@ -38,7 +38,7 @@ def refined(
 def published_level(
     gate: str = None,  # new, old or all; none: no REM
 ):                     # (model, state, target, quality) -> (state, likelihoods), as `ProgressiveModel` takes it for `level`
-    """One quality as in the release's `forward_single_quality`: a mask for each slice, and a trace charged for every element that is not sent.
+    """One quality as in the release's `forward_single_quality`: a mask for each slice, and a little charged for every element that is not sent.
 
     The returned function raises `StanhlicError` for an unknown gate."""
     def level(model, state, target, quality):
@@ -52,7 +52,7 @@ def published_level(
 def level_of(
     settings: dict,  # of a training stage: ranking, gate, rems
 ):                   # for `ProgressiveModel`'s `level`; none: as files are written
-    """How a stage's settings price the residual: as the release does where they name its gates, or its ranking without REMs."""
+    """How a stage's settings price the residual: as the release does if they name its gates, or its ranking without REMs."""
     gate = settings.get("gate", "honest")
     if gate != "honest": return published_level(gate)
     return published_level() if settings.get("ranking") == "slice" and not settings.get("rems") else None
