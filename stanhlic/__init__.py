@@ -58,7 +58,7 @@ def load(
     device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
     precision: str = "fp32",  # of the networks from which nothing is decoded: "fp32" or "bf16"
 ) -> "Codec":
-    """A model as a codec: `codec.encode(image, quality)`, `codec.decode(data)`. Raises `StanhlicError` for a model or a device that is not here."""
+    """A model as a codec: `codec.encode(image, quality)`, `codec.decode(data)`. Raises `StanhlicError` for a model or a device that is missing here."""
     from .zoo import load_codec
     return load_codec(DEFAULT_MODEL if name_or_path is None else name_or_path, device, precision)
 

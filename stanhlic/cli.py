@@ -100,7 +100,7 @@ def _check_target(source, target):
     "Refuse an output that cannot be written before any work is done"
     target = Path(target)
     if target.is_dir(): raise StanhlicError(f"{target}: is a folder; name a file in it")
-    if not target.parent.is_dir(): raise StanhlicError(f"{target}: there is no folder {target.parent}; make it first")
+    if not target.parent.is_dir(): raise StanhlicError(f"{target}: there is no folder {target.parent}; create it first")
     if not os.access(target if target.exists() else target.parent, os.W_OK): raise StanhlicError(f"{target}: cannot be written; choose another place")
     if target.exists() and Path(source).exists() and target.samefile(source): raise StanhlicError(f"{target}: is the input itself; choose another output")
 
@@ -479,7 +479,7 @@ def _earlier(out, stage):
 @app.command("train")
 def _train(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="stanh, rnn or progressive.")],
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Stage of its training: base, anchor or derivation (stanh); train (rnn); first, decoder or rem (progressive).")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Stage of its training: base, anchor, derivation, joint or release (stanh); train (rnn); first, decoder or rem (progressive).")],
     profile: Annotated[str, typer.Option(metavar="P", help="smoke (seconds), compact (what ships) or paper (the published recipe).")] = "smoke",
     data: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of training pictures, or the name of a data set; by default `train`.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for checkpoints, log and model; by default training/SYSTEM-STAGE-PROFILE.")] = None,
@@ -501,7 +501,7 @@ def _train(
     if wrong := [o for o in overrides or [] if "=" not in o]: raise typer.BadParameter(f"--set takes KEY=VALUE, not '{wrong[0]}'")
     out = out or f"training/{system}-{stage}-{profile}"
     room, earlier, first = _system(system), _earlier(out, stage), os.environ.get("RANK", "0") == "0"  # of several processes one speaks
-    if earlier and not resume: raise StanhlicError(f"{out}: holds {earlier}; add --resume, or take another --out")
+    if earlier and not resume: raise StanhlicError(f"{out}: holds {earlier}; add --resume, or choose another --out")
     if resume and not earlier and first: _remark(out, "holds no run to resume; a new one starts")
     path = room.run(stage, profile=profile, data=data, out=out, init=init, resume=resume, device=device, set=list(overrides or []))
     if first: typer.echo(f"{path}: {_size(path.stat().st_size)}")

@@ -44,8 +44,8 @@ def _decode_here(folder, model, device):
             np.save(path.with_suffix(".npy"), picture)
             print(json.dumps([path.stem, seconds]), flush=True)
     except StanhlicError as e: sys.exit(f"refused: {e}")
-    except OSError as e: sys.exit(f"refused: the decoded pictures cannot be kept ({e.strerror or e}); free some space in {tempfile.gettempdir()}, or set TMPDIR")
-    except MemoryError: sys.exit("refused: not enough memory to decode; take smaller pictures")
+    except OSError as e: sys.exit(f"refused: the decoded pictures cannot be saved ({e.strerror or e}); free some space in {tempfile.gettempdir()}, or set TMPDIR")
+    except MemoryError: sys.exit("refused: not enough memory to decode; use smaller pictures")
 
 def _fresh(command, report, errors):
     "Run Python code in a new process, hand each line it prints to `report`, return its exit code"
@@ -60,7 +60,7 @@ def _fresh(command, report, errors):
 def _check_end(code, said):
     "Raise what the end of a process means, by its exit code and its last words"
     if code == 1 and said.startswith("refused: "): raise StanhlicError(said.removeprefix("refused: ").strip())
-    if code < 0: raise NotEnoughMemory(f"the decoding process was killed (signal {-code}), usually for want of memory; take smaller pictures or fewer at a time")
+    if code < 0: raise NotEnoughMemory(f"the decoding process was killed (signal {-code}), usually for lack of memory; use smaller pictures or fewer at a time")
     if code: raise RuntimeError(f"the decoding process ended with {code}:\n{said}")
 
 def decode_folder(

@@ -260,5 +260,5 @@ def resolve_device(
     if device == "cpu": return device
     if not re.fullmatch(r"cuda(:\d+)?", device): raise StanhlicError(f"unknown device '{device[:40]}'; choose auto, cpu or cuda")
     number = int(device.partition(":")[2] or 0)
-    if number >= torch.cuda.device_count(): raise StanhlicError(f"device {device} is not here ({torch.cuda.device_count()} CUDA devices); choose cpu")
+    if number >= torch.cuda.device_count(): raise StanhlicError(f"device {device} is not available ({torch.cuda.device_count()} CUDA devices); choose cpu")
     return device

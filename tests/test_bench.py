@@ -80,7 +80,7 @@ def test_targets_name_real_measurements():
 
 
 def test_a_device_that_is_not_here_is_refused():
-    with pytest.raises(StanhlicError, match="cuda:99 is not here"): bench.run(device="cuda:99", only=["quantizer"], quiet=True)
+    with pytest.raises(StanhlicError, match="cuda:99 is not available"): bench.run(device="cuda:99", only=["quantizer"], quiet=True)
 
 
 def test_a_ratio_is_as_uncertain_as_its_times():

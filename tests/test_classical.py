@@ -66,7 +66,7 @@ def test_figure_and_numbers(photo, tmp_path):
     png, saved = save_figure(ax, tmp_path / "stanh" / "fig", numbers)
     matplotlib.pyplot.close("all")
     assert png.read_bytes()[:4] == b"\x89PNG" and json.loads(saved.read_text())["curves"][2]["bd_rate"] == pytest.approx(-10)
-    with pytest.raises(StanhlicError, match="cannot be made"): save_figure(ax, saved / "fig", numbers)
+    with pytest.raises(StanhlicError, match="cannot be created"): save_figure(ax, saved / "fig", numbers)
 
 
 def test_marks_tell_kinds_apart():

@@ -192,7 +192,7 @@ def test_train_erases_no_run(cli, photo, tmp_path):
     assert ok(done).startswith(f"{made}: ") and done.stdout.endswith("MB\n") and f"note: {tmp_path / 'run'}: holds no run to resume" in done.stderr
     was = last.stat().st_mtime_ns
     refused = cli(*words)
-    assert (refused.returncode, refused.stderr) == (1, f"stanhlic: error: {tmp_path / 'run'}: holds a run of 2 steps (finished); add --resume, or take another --out\n")
+    assert (refused.returncode, refused.stderr) == (1, f"stanhlic: error: {tmp_path / 'run'}: holds a run of 2 steps (finished); add --resume, or choose another --out\n")
     assert last.stat().st_mtime_ns == was
     longer = cli(*words, "--resume", "--set", "steps=4")
     assert ok(longer) and "holds no run" not in longer.stderr and '"step": 4' in (tmp_path / "run" / "log.jsonl").read_text()

@@ -199,7 +199,7 @@ def test_out_of_reach_and_no_memory(models, picture, monkeypatch):
     refused(NotEnoughMemory, lambda: stanhlic.encode(picture, model="tiny"), "cut it into tiles")
 
 
-@pytest.mark.parametrize("device, words", [("tpu", ["unknown device 'tpu'"]), (torch.device("meta"), ["unknown device 'meta'"]), ("cuda:99", ["is not here", "choose cpu"])])
+@pytest.mark.parametrize("device, words", [("tpu", ["unknown device 'tpu'"]), (torch.device("meta"), ["unknown device 'meta'"]), ("cuda:99", ["is not available", "choose cpu"])])
 def test_wrong_devices(models, device, words): refused(StanhlicError, lambda: stanhlic.load("tiny", device), *words)
 
 

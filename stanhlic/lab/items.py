@@ -97,7 +97,7 @@ class Run:
         data = describe_photographs(self.values["data"]) if "data" in self.values else None
         folder = Path(root) / digest(self.weights, data, depends)
         try: folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e: raise StanhlicError(f"{folder}: cannot be made ({e.strerror or e}); choose another place") from e
+        except OSError as e: raise StanhlicError(f"{folder}: cannot be created ({e.strerror or e}); choose another place") from e
         return folder
 
     def save(self,

@@ -143,7 +143,7 @@ def save_figure(
     if not numbers: raise StanhlicError(f"{stem}: a figure is saved with its numbers; pass a dict")
     fig, stem = fig.get_figure(), place_of(stem, numbers.get("kind"))
     try: stem.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise StanhlicError(f"{stem.parent}: cannot be made ({e.strerror})") from e
+    except OSError as e: raise StanhlicError(f"{stem.parent}: cannot be created ({e.strerror})") from e
     picture = io.BytesIO(); fig.savefig(picture, format="png", bbox_inches="tight", dpi=150, metadata={"Software": None})
     written = [stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")]
     atomic_write(written[0], picture.getvalue())
