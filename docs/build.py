@@ -41,7 +41,7 @@ EXPORTED = "Cells with a blue edge are the package: `nbdev-export` writes them t
 # %% small pieces of Markdown
 
 def escape(text):
-    """Plain text for Markdown; what stands in backticks stays."""
+    """Plain text for Markdown; text in backticks stays."""
     parts = re.split(r"(`[^`]+`)", text)
     return "".join(p if k % 2 else re.sub(r"([\\*_<$\[\]{}])", r"\\\1", p) for k, p in enumerate(parts))
 
@@ -254,7 +254,7 @@ def parameters(node, comments):
 
 
 def signature(node):
-    """Names and defaults; the types stand with the parameters."""
+    """Names and defaults; the types are given with the parameters."""
     a = ast.parse(ast.unparse(node)).body[0].args
     for x in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]:
         if x: x.annotation = None
@@ -324,7 +324,7 @@ def attach(defined, target, value):
 
 
 def public_names(tree):
-    """`__all__` of a module; where there is none, what it defines without an underscore, of constants those in capitals."""
+    """`__all__` of a module; without it, what it defines without an underscore, of constants those in capitals."""
     assigned = [(t, n.value) for n in tree.body if isinstance(n, ast.Assign) for t in n.targets]
     listed = next((ast.literal_eval(v) for t, v in assigned if ast.unparse(t) == "__all__"), None)
     if listed is not None: return listed
