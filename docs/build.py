@@ -41,7 +41,7 @@ EXPORTED = "Cells with a blue edge are the package: `nbdev-export` writes them t
 # %% small pieces of Markdown
 
 def escape(text):
-    """Plain text for Markdown; text in backticks stays."""
+    """Plain text for Markdown; what is in backticks stays."""
     parts = re.split(r"(`[^`]+`)", text)
     return "".join(p if k % 2 else re.sub(r"([\\*_<$\[\]{}])", r"\\\1", p) for k, p in enumerate(parts))
 
@@ -141,7 +141,7 @@ def rooms(pages, known, items):
         pictures = [f"[![{i['title']}](../../{o})]({Path(i['notebook']).name})" for i in own for o in i["outputs"] if o.endswith(".png") and (ROOT / o).is_file()]
         pages[f"papers/{paper}/index.md"] = "\n\n".join([f"# {title}", lines(found), *pictures, toctree([Path(p).stem for p in found], "hidden")])
         sections += [f"## {title}", lines(found).replace("](", f"]({paper}/")]
-    head = ["# Tables and figures", "One notebook for each. The pictures are in the [gallery](../gallery.md), what each of them says about its claim in the [claims and verdicts](../registry.md)."]
+    head = ["# Tables and figures", "One notebook for each. The [gallery](../gallery.md) has the pictures, the [claims and verdicts](../registry.md) what became of each claim."]
     pages["papers/index.md"] = "\n\n".join([*head, *sections, toctree([f"{paper}/index" for paper in PAPERS], "hidden")])
 
 
@@ -157,7 +157,7 @@ def heading(item):
 
 def registry(pages, items, rows):
     """The table of all claims, then every item."""
-    text = ["# Claims and verdicts", "Every table and figure, what it claims, and whether the claim held here. Of each rule it says whether it was written before or after the first measurement that it judges. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
+    text = ["# Claims and verdicts", "Every table and figure, what it claims, and whether the claim held here. Each rule is marked as written before or after the first measurement that it judges. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
             "## At a glance", claims([dict(r, item="" if k else f"[{name}](#{label({'id': name})})") for name, part in rows.items() for k, r in enumerate(part)])]
     for paper, group in groupby(items, lambda i: i["paper"]):
         text.append(f"## {PAPERS.get(paper, paper)}")
@@ -195,7 +195,7 @@ def shown(value): return "" if value is None else escape(value if isinstance(val
 
 
 def weights(pages):
-    """Where every shipped weight file comes from, out of its own header."""
+    """Where every shipped weight file comes from, by its own header."""
     text = ["# Weights", "What is shipped, and how each file came to be. All of this is read from the header of the file itself; `stanhlic models` and `stanhlic.zoo.inspect_weights` show it on your machine."]
     for path in sorted((ROOT / "stanhlic/weights").glob("*.safetensors")):
         model = inspect_weights(path)
@@ -254,7 +254,7 @@ def parameters(node, comments):
 
 
 def signature(node):
-    """Names and defaults; the types are given with the parameters."""
+    """Names and defaults; the types are with the parameters."""
     a = ast.parse(ast.unparse(node)).body[0].args
     for x in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]:
         if x: x.annotation = None
@@ -324,7 +324,7 @@ def attach(defined, target, value):
 
 
 def public_names(tree):
-    """`__all__` of a module; without it, what it defines without an underscore, of constants those in capitals."""
+    """`__all__` of a module; without one, what it defines without an underscore, of constants those in capitals."""
     assigned = [(t, n.value) for n in tree.body if isinstance(n, ast.Assign) for t in n.targets]
     listed = next((ast.literal_eval(v) for t, v in assigned if ast.unparse(t) == "__all__"), None)
     if listed is not None: return listed

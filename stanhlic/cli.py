@@ -1,4 +1,4 @@
-"""`stanhlic`: the package's verbs for people who want bytes, with help that teaches and errors that fit on one line."""
+"""`stanhlic` on the command line: help that teaches, errors that fit on one line."""
 
 import contextlib
 import functools
@@ -25,9 +25,9 @@ def main():
     try: app(prog_name="stanhlic")
     except StanhlicError as e: said = str(e)
     except OSError as e: said = f"{e.filename}: {e.strerror}" if e.filename and e.strerror else str(e)
-    except (MemoryError, RuntimeError) as e:  # torch says want of memory with a RuntimeError
+    except (MemoryError, RuntimeError) as e:  # torch reports lack of memory as a RuntimeError
         if isinstance(e, RuntimeError) and not re.search("out of memory|allocate memory", str(e)): raise
-        said = "not enough memory for this picture or batch; cut it into smaller ones, or take --device cpu on a machine with more"
+        said = "not enough memory for this picture or batch; split it into smaller ones, or use --device cpu on a machine with more"
     print("stanhlic: error: " + " ".join(said.split()), file=sys.stderr)
     sys.exit(1)
 
@@ -78,7 +78,7 @@ def _busy(text):
     try: yield
     finally: done.set(); thread.join()
 
-Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda; auto takes CUDA where there is one.")]
+Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda; auto uses CUDA if available.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
 def _emit(value, text, as_json): typer.echo(json.dumps(value) if as_json else text)
@@ -93,7 +93,7 @@ def _zoo():
     return zoo
 
 def _no_pipe(*paths):
-    "Refuse `-`, which elsewhere stands for a pipe"
+    "Refuse `-`, which elsewhere means a pipe"
     if "-" in paths: raise StanhlicError("-: is not a file; stanhlic reads and writes files, not pipes")
 
 def _check_target(source, target):
@@ -118,7 +118,7 @@ def _models(as_json: Json = False):
     from stanhlic.zoo import list_models
     found = list_models()
     rows = [(m["name"], m["system"], f"{m['parameters']:,}", _size(m["bytes"]), m["description"]) for m in found]
-    _emit(found, _table(rows, ("name", "system", "parameters", "size", "description")) if found else "no models; none are shipped with this installation", as_json)
+    _emit(found, _table(rows, ("name", "system", "parameters", "size", "description")) if found else "no models; this installation ships none", as_json)
 
 def _one_rate(**given):
     "The rate options that were given, at most one; checked as far as no model is needed"
@@ -130,7 +130,7 @@ def _one_rate(**given):
     return given
 
 def _needs_layers(codec):
-    "Refuse --layers where there are none"
+    "Refuse --layers for a codec without layers"
     if not codec.layers: raise StanhlicError(f"--layers is for layered models (rnn); {codec.name} is a {codec.kind} model")
 
 def _compressed(image, codec, given):
@@ -153,7 +153,7 @@ def _jobs(source, target, listed, suffix):
     return pairs
 
 def _in_turn(source, jobs, work):
-    "What `work(input, output)` returns for each job; in a folder, a refusal is told of and does not stop the others"
+    "What `work(input, output)` returns for each job; in a folder, a refusal is reported and does not stop the others"
     done, refused = [], 0
     for job in jobs:
         try: done.append(work(*job))
@@ -172,7 +172,7 @@ def _remark(path, note):
     if note: typer.echo(f"stanhlic: note: {path}: {note}", err=True)
 
 def _one_picture(source, data, target, codec, given):
-    "Compress a picture that was read; `codec` gives the codec, once the picture is known to be one. Returns what `--json` says"
+    "Compress a picture that was read; `codec` gives the codec, once the picture is known to be one. Returns what `--json` prints"
     from stanhlic.images import atomic_write, color_profile, decode_image
     image = decode_image(data, source)
     _check_target(source, target)
@@ -187,18 +187,18 @@ def _one_picture(source, data, target, codec, given):
 @app.command("compress")
 def _compress(
     source: Annotated[str, typer.Argument(metavar="IN", help="Picture: PNG, JPEG, WebP, TIFF, BMP, PPM, ...; or a folder of them.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic; or a folder for those of a folder.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic; a folder if IN is one.")],
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="A model's name or file.")] = DEFAULT_MODEL,
-    quality: Annotated[float | None, typer.Option(metavar="Q", help="0 (smallest) to 100 (best), any real number; if nothing else is said, 50 for stanh models, 100 for rnn and progressive.")] = None,
-    target_bpp: Annotated[float | None, typer.Option(metavar="B", help="Best quality within so many bits per pixel.")] = None,
-    target_bytes: Annotated[int | None, typer.Option(metavar="N", help="Best quality within so many bytes.")] = None,
-    target_psnr: Annotated[float | None, typer.Option(metavar="P", help="Smallest file that reaches so many dB.")] = None,
+    quality: Annotated[float | None, typer.Option(metavar="Q", help="0 (smallest) to 100 (best), any real number; without any target, 50 for stanh models, 100 for rnn and progressive.")] = None,
+    target_bpp: Annotated[float | None, typer.Option(metavar="B", help="Best quality within B bits per pixel.")] = None,
+    target_bytes: Annotated[int | None, typer.Option(metavar="N", help="Best quality within N bytes.")] = None,
+    target_psnr: Annotated[float | None, typer.Option(metavar="P", help="Smallest file that reaches a PSNR of P dB.")] = None,
     layers: Annotated[int | None, typer.Option(metavar="K", help="Number of layers; for rnn models only.")] = None,
     device: Device = "auto", as_json: Json = False,
 ):
-    """Compress a picture to a .slic file, or all pictures of a folder.
+    """Compress a picture, or a folder of them.
 
-    The file says which model wrote it and is complete in itself: its size is the rate. With a target, the quality that meets it is searched without decoding.
+    A .slic file names the model that wrote it and holds everything else a decoder needs: its size is the rate. With a target, the encoder searches for the quality that meets it.
 
     \b
     Examples:
@@ -251,15 +251,15 @@ def _one_file(source, target, codec, layers):
 @app.command("decompress")
 def _decompress(
     source: Annotated[str, typer.Argument(metavar="IN", help="A .slic file, or a folder of them.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="Picture to write, lossless: .png .ppm .bmp .tif .webp; or a folder for those of a folder, as .png.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="Picture to write, lossless: .png .ppm .bmp .tif .webp; or a folder, for .png files, if IN is one.")],
     model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
-    layers: Annotated[int | None, typer.Option(metavar="K", help="Show the first K layers only; for rnn files.")] = None,
+    layers: Annotated[int | None, typer.Option(metavar="K", help="Decode only the first K layers; for rnn files.")] = None,
     device: Device = "auto",
 ):
-    """Decompress a .slic file to a picture, or all files of a folder.
+    """Decompress a .slic file, or a folder of them.
 
-    A file of an rnn or progressive model may be cut or damaged: what is sound before that is shown, and a note tells of damage and of missing layers.
-    Without a sound header and first layer or base there is no picture: such a file is refused with one line, and nothing is written. So is a stanh file that is not whole, a foreign file, and one with bytes behind its end.
+    A file of an rnn or progressive model may be cut or damaged: whatever is sound before that point is decoded, and a note reports damage or missing layers.
+    Without a sound header and a sound base or first layer there is no picture: the file is refused with one line, and nothing is written. So is a stanh file that is not whole, a foreign file, and one with bytes after its end.
 
     \b
     Examples:
@@ -285,7 +285,7 @@ def _info(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .slic file.")],
     as_json: Json = False,
 ):
-    """Say what a .slic file holds.
+    """Show what a .slic file holds.
 
     Size, rate, codec, model and the codec's own parameters.
 
@@ -305,7 +305,7 @@ def _cuttable(header):
     "The codec class of a file that may be cut, or one line"
     from stanhlic.codec import codec_class
     if not codec_class(header.kind).truncatable:
-        raise StanhlicError(f"a {header.kind} file is all or nothing, it cannot be cut; compress the picture again at another quality, or with an rnn or progressive model")
+        raise StanhlicError(f"a {header.kind} file is all or nothing and cannot be cut; compress the picture again at another quality, or with an rnn or progressive model")
     return codec_class(header.kind)
 
 def _one_cut(**given):
@@ -320,12 +320,12 @@ def _one_cut(**given):
 def _truncate(
     source: Annotated[str, typer.Argument(metavar="IN", help="A .slic file of an rnn or progressive model.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic.")],
-    num_bytes: Annotated[int | None, typer.Option("--bytes", metavar="N", help="At most so many bytes.")] = None,
-    bpp: Annotated[float | None, typer.Option(metavar="B", help="At most so many bits per pixel.")] = None,
+    num_bytes: Annotated[int | None, typer.Option("--bytes", metavar="N", help="At most N bytes.")] = None,
+    bpp: Annotated[float | None, typer.Option(metavar="B", help="At most B bits per pixel.")] = None,
     layers: Annotated[int | None, typer.Option(metavar="K", help="The first K layers; for rnn files only.")] = None,
     as_json: Json = False,
 ):
-    """Make a smaller file of a .slic file, without its model.
+    """Cut a .slic file down to a smaller one, without its model.
 
     A progressive file is cut at any byte, an rnn file after the last layer that fits.
 
@@ -353,15 +353,15 @@ def _truncate(
 @app.command("view")
 def _view(
     source: Annotated[str, typer.Argument(metavar="FILE", help="A .slic file of an rnn or progressive model.")],
-    target: Annotated[str | None, typer.Option("-o", "--out", metavar="OUT.html", help="Page to write; beside the file if not given.")] = None,
-    original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture it was made of, to measure PSNR against.")] = None,
-    stops: Annotated[int, typer.Option(metavar="N", min=2, max=200, help="Stops of the slider, about.")] = 24,
+    target: Annotated[str | None, typer.Option("-o", "--out", metavar="OUT.html", help="Page to write; by default FILE with .html for .slic.")] = None,
+    original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture it was made from, to measure PSNR against.")] = None,
+    stops: Annotated[int, typer.Option(metavar="N", min=2, max=200, help="How many stops the slider has, about.")] = 24,
     model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
     device: Device = "auto",
 ):
-    """Make a page with a slider over received bytes.
+    """Make a web page with a slider over the bytes received.
 
-    One HTML file that needs nothing else: the picture, its bits per pixel and its PSNR after so many bytes, or after each layer.
+    One HTML file that needs nothing else: at each stop, or after each layer, the picture, its bits per pixel and its PSNR.
 
     \b
     Examples:
@@ -401,12 +401,12 @@ def _eval(
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="Name of a model, or its file.")],
     images: Annotated[str, typer.Option(metavar="DIR", help="Folder of pictures, or the name of a data set (kodak).")],
     out: Annotated[str, typer.Option(metavar="FILE.json", help="Result file to write.")],
-    qualities: Annotated[list[str] | None, typer.Option(metavar="Q,Q,...", help="Qualities to measure; 0,20,40,60,80,100 if not given, of an rnn model each layer.")] = None,
+    qualities: Annotated[list[str] | None, typer.Option(metavar="Q,Q,...", help="Qualities to measure; by default 0,20,40,60,80,100, or each layer of an rnn model.")] = None,
     device: Device = "auto",
 ):
     """Measure a model on a folder of pictures.
 
-    Each picture is written to a real file at each quality; all files are decoded in a fresh process. The result file has CompressAI's schema, with our extras beside it.
+    Each picture is written to a real file at each quality; all files are decoded in a fresh process. The result file has CompressAI's schema, with extras of our own.
 
     \b
     Examples:
@@ -427,10 +427,10 @@ def _eval(
     _remark(images, _without_similarity(x["per_image"]))
 
 @app.command("fetch")
-def _fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", help="Data set; none: list them.")] = None):
-    """Fetch a data set, or list those that are known.
+def _fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", help="Data set; without it, all are listed.")] = None):
+    """Download a data set, or list the known ones.
 
-    Files come from their origin into the cache in your home folder and are compared with checksums; what is there is not fetched again. A data set is looked for under STANHLIC_DATA, then in ./data, then in the cache.
+    Files come from their origin into the cache in your home folder and are checked by SHA-256; those already there are not downloaded again. A data set is looked for under STANHLIC_DATA, then in ./data, then in the cache.
 
     \b
     Examples:
@@ -449,7 +449,7 @@ def _fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", help="Data
 def _bench(as_json: Json = False, device: Device = "cpu"):
     """Time the codecs on this machine.
 
-    Transforms, entropy coding and memory apart. Ratios within one run mean something; seconds of two machines do not compare.
+    Transforms, entropy coding and memory are measured separately. Ratios within one run are meaningful; seconds from two machines are not comparable.
 
     \b
     Examples:
@@ -479,18 +479,18 @@ def _earlier(out, stage):
 @app.command("train")
 def _train(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="stanh, rnn or progressive.")],
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Stage of its training, e.g. anchor or derivation.")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Stage of its training: base, anchor or derivation (stanh); train (rnn); first, decoder or rem (progressive).")],
     profile: Annotated[str, typer.Option(metavar="P", help="smoke (seconds), compact (what ships) or paper (the published recipe).")] = "smoke",
-    data: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of training pictures; the data set `train` if not given.")] = None,
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for checkpoints, log and model; training/SYSTEM-STAGE-PROFILE if not given.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of training pictures, or the name of a data set; by default `train`.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for checkpoints, log and model; by default training/SYSTEM-STAGE-PROFILE.")] = None,
     init: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Model to start from.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False,
     device: Device = "auto",
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the profile; may be repeated.")] = None,
 ):
     """Train one stage of a system.
 
-    Several machines: `accelerate launch -m stanhlic.cli train ...`. An --out that holds a run is refused, unless --resume goes on with it.
+    On several GPUs or machines: `accelerate launch -m stanhlic.cli train ...`. An --out that holds a run is refused, unless --resume continues it.
 
     \b
     Examples:
@@ -521,17 +521,17 @@ def _measured(row, entry, alone):
 
 @app.command("reproduce")
 def _reproduce(
-    item: Annotated[str | None, typer.Argument(metavar="ITEM", help="Item as --list names it; all of them if not given.")] = None,
+    item: Annotated[str | None, typer.Argument(metavar="ITEM", help="Item, as --list names it; without it, all run.")] = None,
     profile: Annotated[str, typer.Option(metavar="P", help="smoke (seconds), compact (shipped models) or paper (full size).")] = "smoke",
     show: Annotated[bool, typer.Option("--list", help="List the items and stop.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change one parameter of the item's notebook; may be repeated.")] = None,
 ):
     """Run the notebook behind a table or figure of the papers.
 
     The executed notebook is kept in ./runs, the picture and its numbers in ./figures; a smoke run and one with --set leave theirs in
-    ./runs/figures. An item is not run again while weights, parameters, notebook and inputs are those that made its numbers; --list
-    says which differ, and ends with how many claims hold.
+    ./runs/figures. An item is not run again while its weights, parameters, notebook and inputs are those that made its numbers; --list
+    shows what has changed, and ends with the number of claims that hold.
 
     \b
     Examples:
@@ -547,7 +547,7 @@ def _reproduce(
         typer.echo(_table([(e["id"], e["status"], minutes(e), changed(e), e["title"]) for e in items], ("item", "status", "minutes", "changed since", "title")))
         for e in items: typer.echo(f"\n{e['id']}: {e['paper']}, {e['item']}\n  claim  {e['claim']}\n  needs  {e['needs']}")
         counts = tally()
-        typer.echo("\nclaims held here, by the rules of the registry; checks of arithmetic apart, as held of all\n" + _table([tuple(str(v) for v in r.values()) for r in counts], tuple(counts[0])))
+        typer.echo("\nclaims that held here, by the rules of the registry; checks of arithmetic are counted separately, as held of all\n" + _table([tuple(str(v) for v in r.values()) for r in counts], tuple(counts[0])))
         return
     rows = reproduce(item, profile, force=force, settings=settings or [])
     see = lambda r: r["detail"] if r["outcome"] in ("needs", "left out", "failed", "up to date") else " ".join(r["outputs"]) or r["detail"]
@@ -558,7 +558,7 @@ def _reproduce(
     if failed: raise StanhlicError(failed[0]["detail"] if len(failed) == 1 else f"{len(failed)} of {len(rows)} items failed: {', '.join(r['id'] for r in failed)}; see runs/")
 
 @app.command("selftest")
-def _selftest(models: Annotated[list[str] | None, typer.Argument(help="Names or paths of models; none: every known one.")] = None, device: Device = "auto"):
+def _selftest(models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="Names or files of models; without any, all known ones.")] = None, device: Device = "auto"):
     """Check that this installation works.
 
     Each model encodes a picture at three qualities; a fresh process decodes the files; damage must be noticed.

@@ -24,7 +24,7 @@ def load_manifest(
 ) -> dict:      # name, title, license, origin, files = [{path, size, sha256, pixels?, url?}]
     """Manifest of a data set; raises `StanhlicError` for an unknown name."""
     import tomllib
-    if name not in list_datasets(): raise StanhlicError(f"unknown data set '{name}'; there are {', '.join(list_datasets())}")
+    if name not in list_datasets(): raise StanhlicError(f"unknown data set '{name}'; known: {', '.join(list_datasets())}")
     manifest = tomllib.loads((_manifest_folder() / f"{name}.toml").read_text())
     if "url" in manifest:
         for f in manifest["files"]: f.setdefault("url", manifest["url"].format(path=f["path"]))
@@ -37,7 +37,7 @@ def pixel_hash(
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 def is_file_of(
-    path: str | Path,  # file at hand
+    path: str | Path,  # local file
     entry: dict,       # its line of the manifest: sha256, pixels (optional)
 ) -> bool:             # the same file, or the same pixels
     """Does a file agree with its manifest?"""
@@ -54,7 +54,7 @@ def cache_folder() -> Path:  # need not exist yet
 def search_folders(
     name: str,  # data set
 ) -> list:      # folders where it is looked for, in order
-    """Places where a data set may lie."""
+    """Places where a data set may be."""
     given = os.environ.get("STANHLIC_DATA")
     return ([Path(given) / name] if given else []) + [Path("data") / name, cache_folder() / name]
 
@@ -78,12 +78,12 @@ def _how_to_get(name, manifest):
 def find_dataset(
     name: str,              # data set
     download: bool = False, # fetch it into the cache if this machine has none
-    prefix: str = "",       # only the files that start so
+    prefix: str = "",       # only files whose path starts with this
     verify: bool = True,    # compare every file with the manifest (0.2 s per 100 MB)
 ) -> list:                  # paths, in the order of the manifest
     """Files of a data set, checked.
 
-    Raises `StanhlicError` for an unknown set, one that is not here, or a file that is not the manifest's."""
+    Raises `StanhlicError` for an unknown set, one that is missing here, or a file that does not match the manifest."""
     manifest, entries = load_manifest(name), _entries(name, prefix)
     folder = _locate(name, entries)
     if folder is None:
@@ -95,14 +95,14 @@ def find_dataset(
     if verify:
         for e in entries:
             if not is_file_of(folder / e["path"], e):
-                raise StanhlicError(f"{folder / e['path']}: not the file that data set {name} means (SHA-256 differs); fetch it again")
+                raise StanhlicError(f"{folder / e['path']}: not the file that data set {name} lists (SHA-256 differs); fetch it again")
     return [folder / e["path"] for e in entries]
 
 def has_dataset(
     name: str,         # data set
-    prefix: str = "",  # only the files that start so
-) -> bool:             # all files are here; hashes are not looked at
-    """Is a data set at hand?"""
+    prefix: str = "",  # only files whose path starts with this
+) -> bool:             # all files are here; hashes are not checked
+    """Is a data set available?"""
     return _locate(name, _entries(name, prefix)) is not None
 
 def _receive(url, part, limit, bar):
@@ -123,14 +123,14 @@ def _receive(url, part, limit, bar):
 
 def download(
     url: str,               # http, https or file address
-    path: str | Path,       # where the file shall stand
+    path: str | Path,       # where the file goes
     entry: dict,            # manifest line: size, sha256, pixels (optional)
     progress: bool = True,  # draw a bar
     attempts: int = 3,      # connections before giving up
 ) -> Path:                  # the file
     """Download one file, resuming what an earlier attempt left, and check it.
 
-    Raises `StanhlicError` if it cannot be had (the part stays, to go on later) or is not the manifest's (the part goes)."""
+    Raises `StanhlicError` if it cannot be downloaded (the part is kept, to resume later) or does not match the manifest (the part is deleted)."""
     path = Path(path); part = path.with_name(path.name + ".part")
     why, done = "", False
     with tqdm(desc=path.name, unit="B", unit_scale=True, leave=False, disable=not progress) as bar:
@@ -145,11 +145,11 @@ def download(
             except (urllib.error.URLError, http.client.HTTPException, OSError) as e: why = str(getattr(e, "reason", None) or e)
             if done: break
     if not done:
-        kept = f"; {part.stat().st_size} bytes are kept, run again to go on" if part.exists() else "; check the network or pass mirror="
+        kept = f"; {part.stat().st_size} bytes are kept, run again to resume" if part.exists() else "; check the network or pass mirror="
         raise StanhlicError(f"{url}: cannot be downloaded ({why}){kept}")
     if not is_file_of(part, entry):
         part.unlink()
-        raise StanhlicError(f"{url}: not the file the manifest means (SHA-256 differs); try again or another mirror")
+        raise StanhlicError(f"{url}: not the file the manifest lists (SHA-256 differs); try again or another mirror")
     os.replace(part, path)
     return path
 
@@ -157,10 +157,10 @@ def fetch(
     name: str,                  # data set
     mirror: str | None = None,  # address of a folder that holds the same files, instead of the origin
     folder: str | Path | None = None,  # target, default <cache>/<name>
-    prefix: str = "",           # only the files that start so
+    prefix: str = "",           # only files whose path starts with this
     progress: bool = True,      # draw bars
 ) -> list:                      # paths, in the order of the manifest
-    """Download a data set into the cache; files that are there and right are not fetched again.
+    """Download a data set into the cache; files already there and correct are not fetched again.
 
     Raises `StanhlicError` if the set has no address, or as `download` does."""
     manifest, entries = load_manifest(name), _entries(name, prefix)
@@ -177,7 +177,7 @@ def fetch(
 def sample_photograph(
     side: int | None = None,  # reduce so that the longer side has this many pixels
 ) -> np.ndarray:              # uint8 (600, 512, 3) or smaller
-    """The photograph that ships inside matplotlib; raises `StanhlicError` where that is not installed."""
+    """The photograph that ships inside matplotlib; raises `StanhlicError` if that is not installed."""
     with needs("figures"): from matplotlib import get_data_path
     from PIL import Image
     array = read_image(Path(get_data_path()) / "sample_data" / "grace_hopper.jpg")
@@ -186,11 +186,11 @@ def sample_photograph(
     return np.array(im)
 
 def demo_images(
-    limit: int | None = None,  # at most so many
+    limit: int | None = None,  # at most this many
 ) -> tuple:                    # ([(name, uint8 (H, W, 3)), ...], one line saying what they are)
-    """Kodak where it is at hand, else the sample photograph; the line says which, and belongs under every figure.
+    """Kodak if it is available, else the sample photograph; the line says which, and belongs under every figure.
 
-    Raises `StanhlicError` if Kodak is there but damaged."""
+    Raises `StanhlicError` if Kodak is present but damaged."""
     if has_dataset("kodak"):
         files = find_dataset("kodak")[:limit]
         return [(p.name, read_image(p)) for p in files], f"Kodak, {len(files)} of 24 images"

@@ -16,7 +16,7 @@ class CutFile(DamagedFile):
 
 
 class WrongModel(StanhlicError):
-    """The file, or the analyzed picture, belongs to another model than the one at hand, or to none that is known here."""
+    """The file, or the analyzed picture, belongs to a model other than the one in use, or to none known here."""
 
 
 class OutOfReach(StanhlicError):
@@ -35,7 +35,7 @@ class CutFileWarning(UserWarning):
 def needs(
     extra: str,  # of this package
 ) -> Iterator[None]:
-    """Imports inside may be missing: raises `StanhlicError` that names the module and the extra which brings it."""
+    """Imports inside may be missing: raises a `StanhlicError` that names the module and the extra that brings it."""
     try: yield
     except ModuleNotFoundError as e:
         if (name := (e.name or "").split(".")[0]) == "stanhlic": raise

@@ -98,7 +98,7 @@ def _encode_all(codec, images, qualities, folder, tick):
     return rows
 
 def measures_similarity() -> bool:
-    """Is the library installed that MS-SSIM needs? Without it a result holds none."""
+    """Is the library that MS-SSIM needs installed? Without it a result holds none."""
     return importlib.util.find_spec("pytorch_msssim") is not None
 
 def _measure_all(rows, images, decoded, tick):
@@ -134,7 +134,7 @@ def _means(rows, qualities, key):
     return [None if None in v else float(np.mean(v)) for v in values]
 
 def _result(codec, rows, qualities, names):
-    "CompressAI's schema, and extras beside it"
+    "CompressAI's schema, with extras"
     what = f"{codec.name}: .slic files, decoded in a fresh process; 8-bit RGB, means over {len(names)} images"
     return {"name": codec.name, "description": what, "results": {k: _means(rows, qualities, k) for k in SCHEMA},
             "extras": {"quality": list(qualities), "bpp-estimated": _means(rows, qualities, "bpp-estimated"), "images": names, "per_image": rows,
@@ -179,7 +179,7 @@ def write_results(
 def read_results(
     path: str | Path,  # .json in CompressAI's schema
 ) -> dict:             # name, description, results, perhaps extras
-    """Read a result file, ours or CompressAI's; raises `StanhlicError` if it is none."""
+    """Read a result file, ours or CompressAI's; raises `StanhlicError` if it is not one."""
     try: result = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as e:
         if isinstance(e, StanhlicError): raise
@@ -203,9 +203,9 @@ def self_test(
     models: list = (),             # names or paths; none: every known one
     report=lambda row: None,       # called with each row as it is ready
 ) -> list:                         # rows: model, check, ok, detail
-    """Try models end to end; raises `StanhlicError` if there is none."""
+    """Try models end to end; raises `StanhlicError` if there are no models."""
     models = models or [m["name"] for m in list_models()]
-    if not models: raise StanhlicError("no model is shipped with this installation; install stanhlic with its weights, or set STANHLIC_MODELS")
+    if not models: raise StanhlicError("this installation ships no model; install stanhlic with its weights, or set STANHLIC_MODELS")
     rows = []
     for name in models:
         for row in _try_model(name, device): rows.append(row); report(row)

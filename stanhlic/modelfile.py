@@ -40,9 +40,9 @@ def fingerprint(
 
 def check_name(
     name: str,        # of a model
-    place: str = "",  # where it stands, for the message
+    place: str = "",  # where it was found, for the message
 ) -> None:
-    """Raise `StanhlicError` if no model may be called so."""
+    """Raise `StanhlicError` if a model may not have this name."""
     if not isinstance(name, str) or not _NAME.fullmatch(name): raise StanhlicError(f"{place or 'name'}: model name {str(name)[:80]!r}; use up to 64 of a-z 0-9 . _ -")
 
 
@@ -62,7 +62,7 @@ def _check_header(header, path):
 
 
 class Weights(NamedTuple):
-    """A model as it lies in a file."""
+    """What a model file holds."""
     tensors: dict       # name -> tensor, on the CPU
     header: dict        # format, system, name, description (optional), config, provenance, fingerprint
     fingerprint: bytes  # 8 bytes
@@ -94,7 +94,7 @@ def halved(
 def storage(
     store: str = "",  # "fp16", or nothing for the precision of training
 ) -> Callable:        # state dict -> state dict, for `save_weights`
-    """How a run stores its weights; raises `StanhlicError` for a way that does not exist."""
+    """How a run stores its weights; raises `StanhlicError` for an unknown way."""
     if store not in ("", "fp16"): raise StanhlicError(f"unknown storage {store!r}; use store=fp16, or leave it out for single precision")
     return halved if store else dict
 
@@ -128,7 +128,7 @@ def _header(head, path):
 def inspect_weights(
     path: str | Path,  # model file
 ) -> dict:             # header, parameters (floating-point numbers), bytes, path
-    """Say what a model file holds, without loading it; raises `StanhlicError` if it is not one."""
+    """What a model file holds, without loading it; raises `StanhlicError` if it is not one."""
     head = _read_head(path)
     header = _header(head, path)
     entries = [v for k, v in head.items() if k != "__metadata__"]
@@ -162,7 +162,7 @@ def _folders():
     return [Path(stanhlic.__file__).resolve().parent / "weights", *(Path(p) for p in given.split(os.pathsep) if p)]
 
 def _every_model():
-    "What `inspect_weights` says of each model file in the folders, in their order"
+    "What `inspect_weights` returns for each model file in the folders, in their order"
     for path in (p for folder in _folders() if folder.is_dir() for p in sorted(folder.glob("*.safetensors"), key=lambda p: p.stem)):
         try: yield {"description": ""} | inspect_weights(path)
         except StanhlicError: continue
@@ -173,20 +173,20 @@ def list_models() -> list:  # [{name, system, description, parameters, bytes, fi
     for model in _every_model(): found.setdefault(model["name"], model)
     return list(found.values())
 
-def _known(): return ", ".join(m["name"] for m in list_models()) or "none, none are shipped with this installation"
+def _known(): return ", ".join(m["name"] for m in list_models()) or "none; this installation ships none"
 
 def find_model(
     fingerprint: bytes,  # of a `.slic` file
 ) -> dict:               # as `list_models` has it
-    """The model that a fingerprint belongs to, listed or not; raises `WrongModel` if none here does."""
+    """The model with this fingerprint, listed or not; raises `WrongModel` if none here has it."""
     for model in _every_model():
         if model["fingerprint"] == fingerprint.hex(): return model
-    raise WrongModel(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the file of the right one with model=PATH, or --model PATH on the command line; CHANGELOG.md says where weights are that were replaced")
+    raise WrongModel(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the right file with model=PATH, or --model PATH on the command line; CHANGELOG.md says where to find replaced weights")
 
 def model_path(
     model: str | Path,  # name, or path of a model file
 ) -> Path:              # the file
-    """File of a model. A name goes before a file of the same name; raises `StanhlicError` if it is neither."""
+    """File of a model. A name takes precedence over a file of the same name; raises `StanhlicError` if it is neither."""
     for known in list_models():
         if known["name"] == str(model): return Path(known["path"])
     path = Path(model)
@@ -234,7 +234,7 @@ def _load(path, known):
 
 def read_checkpoint(
     path,                # file written by `torch.save`
-    known: list = None,  # classes it may hold beside tensors and plain values; default: any, all come back inert
+    known: list = None,  # classes it may hold besides tensors and plain values; default: any, all come back inert
 ) -> dict:               # its contents, tensors on the CPU
     """Contents of a PyTorch checkpoint, read without running code from it; foreign objects come back inert.
 
@@ -253,7 +253,7 @@ def read_checkpoint(
 def resolve_device(
     device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
 ) -> str:           # cpu, cuda or cuda:N
-    """Device to run on: `auto` takes CUDA where there is one. Raises `StanhlicError` for a device that is not here."""
+    """Device to run on: `auto` takes CUDA if available. Raises `StanhlicError` for a device that is missing."""
     import torch
     device = str(device)
     if device == "auto": return "cuda" if torch.cuda.is_available() else "cpu"

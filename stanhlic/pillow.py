@@ -9,7 +9,7 @@ _OPTIONS = ("quality", "target_bpp", "target_bytes", "target_psnr", "layers", "m
 
 
 class SlicImageFile(ImageFile.ImageFile):
-    """A `.slic` file as a Pillow image: its size is known at once, its pixels are decoded when they are asked for."""
+    """A `.slic` file as a Pillow image: its size is known at once, its pixels are decoded on first use."""
     format, format_description = FORMAT, "learned image compression (stanhlic)"
 
     def _open(self) -> None:

@@ -9,10 +9,10 @@ from .errors import StanhlicError
 from .metrics import bpp, psnr
 
 def choose_stops(
-    lengths,     # lengths at which a file may be cut, rising
+    lengths,     # lengths at which a file may be cut, in increasing order
     count: int,  # stops wanted, at least 2
 ) -> list:       # lengths, the first and the last among them
-    """About `count` of the lengths, at equal ratios; all of them if there are no more."""
+    """About `count` of the lengths, at equal ratios; all of them if there are fewer."""
     lengths = np.asarray(lengths)
     if len(lengths) <= count: return lengths.tolist()
     at = np.searchsorted(lengths, np.geomspace(lengths[0], lengths[-1], count)).clip(max=len(lengths) - 1)
@@ -42,11 +42,11 @@ def decode_stops(
     count: int = 24,              # stops, about
     limit: int = 8_000_000,       # bytes of all pictures together, as text in the page
 ) -> list:                        # {"bytes", "share", "bpp", "psnr", "src"} for each stop, as text
-    """Pictures and numbers at the stops. Raises `StanhlicError` if there is no picture, or the original is of another size."""
+    """Pictures and numbers at the stops. Raises `StanhlicError` if there is no picture, or the original has another size."""
     header, lengths = read_header(data), codec.cuts(data)
     best, shape = codec.decoder().feed(data[:lengths[-1]] if len(lengths) else data).image(), (header.height, header.width)
     if original is not None and original.shape[:2] != shape:
-        raise StanhlicError(f"the original is {original.shape[1]}x{original.shape[0]}, the file holds {shape[1]}x{shape[0]}; give the picture it was made of")
+        raise StanhlicError(f"the original is {original.shape[1]}x{original.shape[0]}, the file holds {shape[1]}x{shape[0]}; give the picture it was made from")
     stops = choose_stops(lengths, count)
     most, decoder, seen, found = limit * 3 // 4 // len(stops), codec.decoder(), 0, []
     _, *start = embed(best, most)

@@ -1,4 +1,4 @@
-"""A codec from any model that has a name here, and what a file says with the help of its model."""
+"""A codec from any model that has a name here, and what a file holds, read with the help of its model."""
 from pathlib import Path
 
 import stanhlic
@@ -14,7 +14,7 @@ def load_codec(
 ) -> "stanhlic.codec.Codec":
     """Load a model as a codec, ready to encode and decode; what is coded stays in fp32 at any precision.
 
-    Raises `StanhlicError` for an unknown name, a file that is no sound model, a device that is not here, or a system this installation lacks."""
+    Raises `StanhlicError` for an unknown name, a file that is not a sound model, a missing device, or a system this installation lacks."""
     from .codec import codec_class  # brings torch, which looking at models must not
     weights = load_weights(model_path(model))
     return codec_class(weights.header["system"]).from_weights(weights, device, precision)
@@ -31,17 +31,17 @@ def model_for(
     header: Header,                   # of a `.slic` file
     model: str | Path | None = None,  # name or path; default: the known model of that fingerprint
 ) -> dict:                            # as `list_models` has it
-    """The model that wrote a file. Raises `WrongModel` if no known model has the file's fingerprint, if the one named has another, or if it is of another system."""
+    """The model that wrote a file. Raises `WrongModel` if no known model has the file's fingerprint, if the one named has a different one, or if it belongs to a different system."""
     held = find_model(header.fingerprint) if model is None else inspect_weights(model_path(model))
     if held["fingerprint"] != header.fingerprint.hex():
         raise WrongModel(f"the file was written by the model with fingerprint {header.fingerprint.hex()}, {model} has {held['fingerprint']}; name the right one with model=, or --model on the command line")
-    if held["system"] != header.kind: raise WrongModel(f"the file says {header.kind}, but its model {held['name']} is of system {held['system']}; the file is damaged or forged")
+    if held["system"] != header.kind: raise WrongModel(f"the file says {header.kind}, but its model {held['name']} belongs to system {held['system']}; the file is damaged or forged")
     return held
 
 def sound_header(
     data: bytes,  # a `.slic` file, perhaps cut
 ) -> Header:
-    """Header of a file from which a picture can come; raises as `unpack` does if a file that has to be whole is not. Needs no model."""
+    """Header of a file that can give a picture; raises as `unpack` does if a file that must be whole is not. Needs no model."""
     if not unpack_prefix(data).complete:
         from .codec import codec_class
         if not codec_class(read_header(data).kind).truncatable: unpack(data)
@@ -49,13 +49,13 @@ def sound_header(
 
 def describe_file(
     data: bytes,  # a `.slic` file, perhaps cut
-) -> dict:        # plain values: what the container tells, the model's name (None if it is not known here), a note or None, and the codec's own parameters
-    """Say what a file holds. Raises `StanhlicError` as `sound_header` does."""
+) -> dict:        # plain values: what the container holds, the model's name (None if it is not known here), a note or None, and the codec's own parameters
+    """What a file holds. Raises `StanhlicError` as `sound_header` does."""
     header, found = sound_header(data), describe(data)
     try: name = find_model(header.fingerprint)["name"]
     except WrongModel: return found | {"model": None}
     codec = codec_for(header, device="cpu")
-    note = None if found["complete"] else codec.decoder().feed(data).note or "the file is cut; what follows belongs to the whole of it"
+    note = None if found["complete"] else codec.decoder().feed(data).note or "the file is cut; the parameters below are those of the whole file"
     return found | {"model": name, "note": note} | codec.describe(header)
 
 def import_progressive(

@@ -178,7 +178,7 @@ def test_a_cut_layered_file_shows_its_layers_and_says_so(run, whole, place, tmp_
     two = codec.cuts(data)[1]
     cut = place("rnn", two + 30)
     done = run("decompress", cut, tmp_path / "a.png")
-    assert ok(done) and done.stderr == f"stanhlic: note: {cut}: the file is cut inside layer 3 of 4; shown are the 2 layers before it\n"
+    assert ok(done) and done.stderr == f"stanhlic: note: {cut}: the file is cut inside layer 3 of 4; the 2 layers before it are shown\n"
     assert np.array_equal(read_image(tmp_path / "a.png"), codec.decode(data, layers=2))
     info = json.loads(ok(run("info", cut, "--json")))
     assert not info["complete"] and "inside layer 3 of 4" in info["note"] and info["layers"] == 4
@@ -229,7 +229,7 @@ def test_cut_inside_the_first_layer(run, whole, place, tmp_path):
     refused(run("truncate", place("rnn"), tmp_path / "t.slic", "--bytes", one - 1), f"the first takes {one}")
     file = place("rnn", one - 1)
     for words in (("decompress", file, tmp_path / "a.png"), ("view", file)): refused(run(*words), "no picture yet: 1 more byte completes layer 1")
-    refused(run("decompress", file, tmp_path / "a.png", "--layers", "1"), "cut inside layer 1 of 4, 1 is asked for")
+    refused(run("decompress", file, tmp_path / "a.png", "--layers", "1"), "cut inside layer 1 of 4, but 1 is asked for")
     refused(run("truncate", file, tmp_path / "t.slic", "--layers", "1"), "cut in layer 1")
     assert "no picture yet: 1 more byte" in json.loads(ok(run("info", file, "--json")))["note"]
     assert [p.name for p in tmp_path.iterdir()] == ["rnn.slic"]
@@ -248,7 +248,7 @@ def test_flipped_bits(run, whole, place, photo, tmp_path, system):
     bad = place(system, flipped(data, len(data) - 30, 3))
     done = run("decompress", bad, tmp_path / "a.png")
     assert ok(done) and done.stderr.startswith(f"stanhlic: note: {bad}: ") and len(done.stderr.splitlines()) == 1
-    assert ("layer 4 fails its checksum: shown are the 3 layers before it" if system == "rnn" else "damaged") in done.stderr
+    assert ("layer 4 fails its checksum: the 3 layers before it are shown" if system == "rnn" else "damaged") in done.stderr
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert np.array_equal(read_image(tmp_path / "a.png"), codec.decode(data[:lengths[-2] if system == "rnn" else lengths[0]]))
@@ -262,9 +262,9 @@ def test_layers_that_reach_into_damage(run, whole, place, tmp_path):
     one, two = codec.cuts(data)[:2]
     bad = place("rnn", flipped(data, (one + two) // 2))
     done = run("decompress", bad, tmp_path / "a.png")
-    assert ok(done) and done.stderr == f"stanhlic: note: {bad}: layer 2 fails its checksum: shown is the layer before it; fetch the file again for the rest\n"
+    assert ok(done) and done.stderr == f"stanhlic: note: {bad}: layer 2 fails its checksum: the layer before it is shown; fetch the file again for the rest\n"
     assert np.array_equal(read_image(tmp_path / "a.png"), codec.decode(data, layers=1))
-    refused(run("decompress", bad, tmp_path / "b.png", "--layers", 2), "layer 2 fails its checksum, 2 are asked for", "or take 1 layer")
+    refused(run("decompress", bad, tmp_path / "b.png", "--layers", 2), "layer 2 fails its checksum, but 2 are asked for", "or take 1 layer")
     assert not (tmp_path / "b.png").exists()
     done = run("decompress", bad, tmp_path / "b.png", "--layers", 1)
     assert ok(done) and done.stderr == ""

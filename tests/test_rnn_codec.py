@@ -204,9 +204,9 @@ def test_more_layers_than_there_are():
 
 def test_notes_say_what_is_missing():
     (_, files), note = coded(), lambda data: make().decoder().feed(data).note
-    assert note(files[3]) is None and note(files[3][:len(files[1])]) == "the file is cut inside layer 3 of 4; shown are the 2 layers before it"
-    assert note(files[3][:len(files[1]) - 1]) == "the file is cut inside layer 2 of 4; shown is the layer before it"
-    assert note(flipped(files[3], len(files[2]) + 20)) == "layer 4 fails its checksum: shown are the 3 layers before it; fetch the file again for the rest"
+    assert note(files[3]) is None and note(files[3][:len(files[1])]) == "the file is cut inside layer 3 of 4; the 2 layers before it are shown"
+    assert note(files[3][:len(files[1]) - 1]) == "the file is cut inside layer 2 of 4; the layer before it is shown"
+    assert note(flipped(files[3], len(files[2]) + 20)) == "layer 4 fails its checksum: the 3 layers before it are shown; fetch the file again for the rest"
     assert note(flipped(files[3], 60)) == "layer 1 fails its checksum, so there is no picture; fetch the file again"
 
 
@@ -273,7 +273,7 @@ def test_damage_in_a_later_layer_spares_the_first():
     with pytest.warns(UserWarning, match="layer 4 fails its checksum") as said: picture = make().decode(broken)
     assert np.array_equal(picture, a.picture(3)) and not issubclass(said[0].category, CutFileWarning)
     assert np.array_equal(make().decode(broken, layers=3), a.picture(3))
-    with pytest.raises(StanhlicError, match="layer 4 fails its checksum, 4 are asked for; fetch the file again or take 3 layers$"): make().decode(broken, layers=4)
+    with pytest.raises(StanhlicError, match="layer 4 fails its checksum, but 4 are asked for; fetch the file again or take 3 layers$"): make().decode(broken, layers=4)
     with pytest.raises(StanhlicError, match="layer 1 fails its checksum, so there is no picture"): make().decode(flipped(files[3], 60))
 
 

@@ -101,7 +101,7 @@ def test_files_of_earlier_weights_still_find_their_model(models, tmp_path, monke
 
 def test_a_file_that_names_a_model_of_another_system(models):
     mark = load_weights(models / "tiny.safetensors").fingerprint
-    with pytest.raises(StanhlicError, match="is of system stanh"): codec_for(Header("rnn", mark, 8, 8), device="cpu")
+    with pytest.raises(StanhlicError, match="belongs to system stanh"): codec_for(Header("rnn", mark, 8, 8), device="cpu")
 
 
 def test_a_damaged_file_in_a_model_folder_hides_nothing(models, tmp_path, monkeypatch):

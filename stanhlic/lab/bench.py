@@ -1,4 +1,4 @@
-"""Where the time goes: transforms and entropy coding apart, each beside what it replaces, all within one run."""
+"""Where the time goes: transforms and entropy coding separately, each beside what it replaces, all within one run."""
 
 import contextlib
 import importlib.metadata
@@ -55,7 +55,7 @@ def ratio(
 def ratio_spread(
     slow: dict,  # record with low and high
     fast: dict,  # likewise
-) -> list:       # lowest, of the medians, highest; nothing where a time has no spread
+) -> list:       # lowest, of the medians, highest; empty if a time has no spread
     """What the ratio of two times can be within the runs that were made."""
     if not {"low", "high"} <= slow.keys() & fast.keys(): return []
     return [slow["low"] / fast["high"], slow["value"] / fast["value"], slow["high"] / fast["low"]]
@@ -85,7 +85,7 @@ def in_steps(
     repeats: int = 5,   # timed runs through all steps, after one that is not timed
     parts: dict = None, # name -> methods to watch within each step
 ) -> dict:              # step, and "step: part" -> record in seconds
-    """Time the steps of a job that goes on where it stopped."""
+    """Time the steps of a job that continues where it stopped."""
     seconds = {}
     for run in range(repeats + 1):
         job = begin()
@@ -102,7 +102,7 @@ HEIGHT, WIDTH = 512, 768
 SHIPPED = {"stanh": "stanh-zou22-compact", "rnn": "rnn-compact", "progressive": "progressive-compact"}
 
 def bench_picture() -> tuple[np.ndarray, str]:  # uint8 (512, 768, 3), what it is
-    """Kodak's kodim23 where it is at hand, else the sample photograph turned and resized."""
+    """Kodak's kodim23 if available, else the sample photograph turned and resized."""
     from PIL import Image
     from stanhlic.datasets import find_dataset, has_dataset, sample_photograph
     from stanhlic.images import read_image
@@ -110,7 +110,7 @@ def bench_picture() -> tuple[np.ndarray, str]:  # uint8 (512, 768, 3), what it i
         path = next(p for p in find_dataset("kodak") if p.stem == "kodim23")
         return read_image(path), "Kodak kodim23"
     turned = Image.fromarray(np.rot90(sample_photograph()).copy())
-    return np.array(turned.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)), "matplotlib's sample photograph, resized; Kodak is not at hand"
+    return np.array(turned.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)), "matplotlib's sample photograph, resized; Kodak is not available"
 
 def _random_stanh(size, device):
     from stanhlic.backbone import ZOU22, ZOU22_COMPACT, Zou22
@@ -154,7 +154,7 @@ def bench_codec(
     return random_codec(size, system, device), "random weights, " + ("full size" if size == "full" else f"compact size ({shipped} is not in this installation)")
 
 class Setting:
-    """What measurements are handed: picture, models, runs, threads."""
+    """What measurements are given: picture, models, runs, threads."""
 
     def __init__(self,
         picture: np.ndarray,  # uint8 (H, W, 3)
@@ -181,7 +181,7 @@ class Setting:
         return self._codecs[key]
 
     def models(self) -> dict:
-        """What is known of the models used so far."""
+        """What is known about the models used so far."""
         count = lambda codec: sum(p.numel() for p in codec.model.parameters())
         return {key: {"weights": what, "fingerprint": codec.fingerprint.hex(), "parameters": count(codec)} for key, (codec, what) in self._codecs.items()}
 
@@ -191,7 +191,7 @@ class LeftOut(Exception):
     """A measurement that this machine cannot make; the text says why."""
 
 def measurement(function):
-    """Enter a function `(Setting) -> {item: record}` into `MEASUREMENTS` under its own name."""
+    """Add a function `(Setting) -> {item: record}` to `MEASUREMENTS` under its own name."""
     MEASUREMENTS[function.__name__] = function
     return function
 
@@ -396,7 +396,7 @@ def memory_job(size: str, job: str, source: str, threads: int, system: str = "st
     print(peak_memory())
 
 def fresh(code: str, timeout: float = 300) -> str:
-    """Standard output of Python code in a new process. Raises `LeftOut` with its last line of complaint if it fails."""
+    """Standard output of Python code in a new process. Raises `LeftOut` with the last line of its errors if it fails."""
     paths = [str(Path(stanhlic.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
     try: done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, env=env)
@@ -525,7 +525,7 @@ TARGETS = [  # measurement, item, "<" or ">", limit
 
 def check_targets(
     results: dict,  # measurement -> item -> record
-) -> list:          # [{measurement, item, value, limit, met}]; met is None where nothing was measured
+) -> list:          # [{measurement, item, value, limit, met}]; met is None if nothing was measured
     """Compare results with the targets."""
     rows = []
     for name, item, sign, limit in TARGETS:
@@ -562,7 +562,7 @@ def run(
 ) -> dict:                # the result, as JSON holds it
     """Measure everything on this machine; the progress goes to standard error.
 
-    Raises `StanhlicError` for an unknown measurement, or a device that is not here."""
+    Raises `StanhlicError` for an unknown measurement, or a missing device."""
     for name in only or []:
         if name not in MEASUREMENTS: raise StanhlicError(f"unknown measurement {name!r}; there are {', '.join(MEASUREMENTS)}")
     from stanhlic.modelfile import resolve_device
@@ -589,7 +589,7 @@ def _line(item, r):
 def table(
     result: dict,  # of `run`
 ) -> str:
-    """The result for people."""
+    """The result as text."""
     m, word = result["machine"], {True: "met", False: "MISSED", None: "not measured"}
     lines = [f"{m['processor']}, {m['threads']} threads on {m['cores allowed']} cores, load {m['load']} before the start; torch {m['torch']}, {m['instructions']}",
              f"picture: {result['picture']['what']}, {WIDTH}x{HEIGHT}; times are medians",

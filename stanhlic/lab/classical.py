@@ -1,4 +1,4 @@
-"""JPEG, JPEG 2000, WebP and AVIF on the same pictures, in the same run, from real bytes: the yardstick a learned codec is read against."""
+"""JPEG, JPEG 2000, WebP and AVIF on the same pictures, in the same run, from real bytes: the yardstick for a learned codec."""
 
 import functools, io, time
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ CODECS = {
 }
 
 def _codec(name):
-    if name not in CODECS: raise StanhlicError(f"unknown classical codec '{name}'; there are {', '.join(CODECS)}")
+    if name not in CODECS: raise StanhlicError(f"unknown classical codec '{name}'; choose {', '.join(CODECS)}")
     return CODECS[name]
 
 def encode(
@@ -56,7 +56,7 @@ def decode(
     name: str,    # codec the bytes come from
     data: bytes,  # the file
 ) -> np.ndarray:  # picture, uint8 (H, W, 3)
-    """Decompress the bytes of a classical codec; raises `StanhlicError` if they are not its."""
+    """Decompress the bytes of a classical codec; raises `StanhlicError` if they are not from it."""
     c = _codec(name)
     try: return np.array(Image.open(io.BytesIO(data), formats=[c.fmt]).convert("RGB"))
     except Exception as e: raise StanhlicError(f"{c.label}: cannot decode {len(data)} bytes ({type(e).__name__}); the file is damaged or another codec's") from e

@@ -11,7 +11,7 @@ from ..images import read_bytes
 from ..metrics import bd_rate, pareto, to_db
 from .classical import CODECS
 
-ORIGINS = ("published", "full", "compact", "measured", "smoke")  # kinds of a curve; classical codecs are measured, of no size
+ORIGINS = ("published", "full", "compact", "measured", "smoke")  # kinds of a curve; classical codecs are "measured", they have no size
 
 @dataclass
 class Curve:
@@ -65,7 +65,7 @@ def archive() -> tuple:  # rows: method, dataset, metric, bpp, value, kind, sour
     return tuple(rows)
 
 def published(
-    method: str,                 # as data/published names it
+    method: str,                 # as in data/published
     dataset: str = "kodak",      # likewise
     label: str | None = None,    # in the legend; default: the method
     color: str | None = None,    # method whose color it takes; default: its own
@@ -87,7 +87,7 @@ def against(
     metric: str = "psnr",  # psnr or ms-ssim
     method: str = "pchip", # pchip, akima or cubic
 ) -> dict:                 # value (percent of rate, or None), low, high (dB), overlap, or why
-    """BD-rate of a curve against another, each without the points that another of its own beats; `why` says what is in the way."""
+    """BD-rate of a curve against another, each without the points that another of its own beats; `why` says what prevents it."""
     if tested.quality(metric) is None or reference.quality(metric) is None: return {"value": None, "why": f"no {metric}"}
     try:
         with warnings.catch_warnings():
@@ -98,7 +98,7 @@ def against(
 def figure_numbers(
     path: str | Path,  # .json beside a picture
 ) -> dict | None:      # None if it is not there
-    """The numbers behind a figure, looked for here and in the folders above; raises `StanhlicError` if the file is no JSON."""
+    """The numbers behind a figure, looked for here and in the folders above; raises `StanhlicError` if the file is not JSON."""
     found = next((p for p in (folder / path for folder in (Path.cwd(), *Path.cwd().parents)) if p.is_file()), None)
     if found is None: return None
     try: return json.loads(read_bytes(found))

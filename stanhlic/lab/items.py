@@ -1,4 +1,4 @@
-"""What every paper notebook does at its start and at its end: find pictures and weights, say what the run is worth, save the figure with what made it."""
+"""What every paper notebook does at its start and end: find pictures and weights, say what the run is worth, save the figure with a record of what made it."""
 
 import subprocess
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from .tables import markdown, shown
 def size_of(
     config: dict,  # of a weight file's header
 ) -> str:          # full or compact
-    """Is a network of the size that was published?"""
+    """Does a network have the published size?"""
     net = config.get("anchors", [config])[0]
     return "full" if net.get("latent") == 320 or net.get("size") == "full" or net.get("width") == 1 or net.get("level", {}).get("latent") == 320 else "compact"
 
@@ -39,7 +39,7 @@ def _random_rnn():
 def random_model(
     system: str,  # progressive or rnn
 ) -> str:         # its file, under runs
-    """A tiny network of random numbers, for runs without the shipped weights; what it gives means nothing."""
+    """A tiny network of random numbers, for runs without the shipped weights; its output means nothing."""
     net, config = {"progressive": _random_progressive, "rnn": _random_rnn}[system]()
     path = Path(f"runs/random/{system}.safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def middle(
     return np.ascontiguousarray(array[top:top + side, left:left + side])
 
 def commit() -> str:
-    """The commit this package is at, marked if its own files were changed since; empty outside a repository."""
+    """The commit this package is at, marked if its own files have changed since; empty outside a repository."""
     git = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     try: return git("rev-parse", "--short", "HEAD").stdout.strip() + "-dirty" * (git("diff", "--quiet", "HEAD", "--", ".").returncode == 1)
     except OSError: return ""
@@ -64,7 +64,7 @@ def commit() -> str:
 def describe_photographs(
     data: str,  # folder, name of a data set, or nothing for the data set "train"
 ) -> list:      # name, number of files, bytes
-    """What a training was given, so that another set of photographs is not taken for it."""
+    """What a training was given, so that another set of photographs is not mistaken for it."""
     folder = Path(data or "train")
     files = [p for p in folder.rglob("*") if p.suffix.lower() in READ_SUFFIXES] if folder.is_dir() else find_dataset(data or "train", verify=False)
     return [folder.name, len(files), sum(p.stat().st_size for p in files)]
@@ -74,7 +74,7 @@ class Run:
     """A run of an item's notebook: its pictures, its weights, and what its numbers are worth."""
     entry: dict    # of the registry
     values: dict   # parameters
-    model: str | None = None                     # name or path of the weights, or of random ones where those are not shipped
+    model: str | None = None                     # name or path of the weights, or of random ones if those are not shipped
     images: list = field(default_factory=list)   # [(name, uint8 (H, W, 3)), ...]
     note: str = ""                               # what the pictures are
     size: str = "compact"                        # full or compact
@@ -91,9 +91,9 @@ class Run:
 
     def store(self,
         root: str | Path,  # parameter of the notebook
-        **depends,         # what a result depends on, beside the weights and the photographs; plain values
+        **depends,         # what a result depends on, besides the weights and the photographs; plain values
     ) -> Path:             # folder, made if it was not there
-        """Folder for what is trained once and used again: runs that depend on the same have the same one."""
+        """Folder for what is trained once and used again: runs that depend on the same things share it."""
         data = describe_photographs(self.values["data"]) if "data" in self.values else None
         folder = Path(root) / digest(self.weights, data, depends)
         try: folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ class Run:
         numbers: dict,     # what it shows
         claims: list = (), # rows: what, published or recomputed or counted, ours by kind
     ):                     # IPython Markdown: what the run decides, and where it was written
-        """Save the figure, its numbers, and what made them; a smoke run claims nothing."""
+        """Save the figure, its numbers, and what made them; a smoke run makes no claim."""
         from IPython.display import Markdown
         made = {"weights": self.weights, "data": {"set": self.note, "images": len(self.images)} if self.images else None, **state_of(self.entry, self.values), "commit": commit()}
         numbers = {"kind": self.kind} | ({"images": self.note} if self.note else {}) | numbers
@@ -119,12 +119,12 @@ def begin(
     item: str,             # id in the registry
     given: dict,           # globals() of the notebook
     enough: int = 24,      # Kodak images that make a measurement; of a single `picture`, that one
-    serious: bool = True,  # whatever else makes it more than a smoke run
+    serious: bool = True,  # anything else that makes it more than a smoke run
     drawn: bool = False,   # nothing is measured: numbers are exact
 ) -> Run:
     """Find what a notebook needs: weights by its parameter `model`, pictures by `n_images` (`side`: a piece of each) or `picture`.
 
-    Raises `StanhlicError` for an unknown item or model, or fewer pictures than one."""
+    Raises `StanhlicError` for an unknown item or model, or less than one picture."""
     entry = find_item(item)
     known = defaults(entry)
     run = Run(entry, {name: given[name] for name in known})
@@ -153,7 +153,7 @@ def report(
     entry: dict,    # of the registry
     numbers: dict,  # that a run left
 ) -> str:           # Markdown
-    """What numbers say: the claims of the item, and the rules that decide them."""
+    """What numbers show: the claims of the item, and the rules that decide them."""
     measured, sums = ([as_text(v) for v in verdicts(entry, numbers) if v["arithmetic"] == a] for a in (False, True))
     claims = [{k: shown(v) if v is not None else "" for k, v in c.items()} for c in numbers.get("claims", [])]
     parts = [markdown(claims)] if claims else []
@@ -174,7 +174,7 @@ def kept_text(
     item: str,               # id in the registry
     root: str | Path = ".",  # where figures/ is
 ) -> str:                    # Markdown
-    """The numbers kept with an item's figure: what was claimed, what a rule decides, and what they were made of."""
+    """The numbers kept with an item's figure: what was claimed, what a rule decides, and what made them."""
     entry = find_item(item)
     numbers = kept_numbers(entry, root)
     return f"*Kept with the package: {made_of(numbers)}.*\n\n{report(entry, numbers)}" if numbers else "*No numbers of this item are kept here.*"

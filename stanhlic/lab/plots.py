@@ -104,7 +104,7 @@ def plot_rd(
 def plain(
     value,  # nested dicts, lists, arrays, numbers
 ):          # the same of plain Python types; floats to 7 digits, not-finite ones as text
-    """Anything with numbers in it as JSON can hold it."""
+    """Anything with numbers in it, as JSON can hold it."""
     if isinstance(value, dict): return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)): return [plain(v) for v in value]
     if isinstance(value, (bool, np.bool_)): return bool(value)
@@ -121,9 +121,9 @@ def write_numbers(
 
 def place_of(
     stem: str | Path,  # path without suffix
-    kind: str,         # of the numbers that are to be written there
+    kind: str,         # of the numbers to be written there
 ) -> Path:             # where they may be written
-    """Where a figure goes: a smoke run never takes the place of other numbers, but goes to the same path under `runs`."""
+    """Where a figure goes: a smoke run never replaces other numbers, but goes to the same path under `runs`."""
     stem = Path(stem)
     try: there = json.loads(stem.with_name(f"{stem.name}.json").read_bytes()).get("kind")
     except (OSError, ValueError, AttributeError): return stem

@@ -1,4 +1,4 @@
-"""One registry names every item of the papers; one command runs its notebook; the numbers it leaves say what made them, and rules say whether a claim holds."""
+"""One registry lists every item of the papers; one command runs its notebook; the numbers it leaves record what made them, and rules decide whether a claim holds."""
 
 import ast, hashlib, json, time
 from collections import Counter
@@ -15,7 +15,7 @@ STATUSES = ("reproduced", "compact", "drawn", "needs")
 FIELDS = ("id", "paper", "item", "title", "notebook", "claim", "needs", "minutes", "status", "parameters", "outputs")
 OPTIONAL = ("inputs", "checks")
 RULES = ("at_most", "at_least", "is")
-BESIDE = ("published", "recomputed", "counted")  # what a number is held beside: the authors' own, from their points, from their code
+BESIDE = ("published", "recomputed", "counted")  # what a number is compared with: the authors' own, from their points, from their code
 SIZES = {"full": "full size", "random": "full size, random weights", "compact": "compact"}  # of what was measured
 ARITHMETIC = ("recomputed", "counted")           # numbers that follow from published points or from code alone
 WRITTEN = ("before", "after")                    # a rule, relative to the first measurement that it judges
@@ -41,9 +41,9 @@ def _wrong(check):
 
 def _check_item(entry, path):
     "One entry of the registry, or one line"
-    if not isinstance(entry, dict): raise StanhlicError(f"{path}: an entry is no mapping; see its first one")
+    if not isinstance(entry, dict): raise StanhlicError(f"{path}: an entry is not a mapping; see its first one")
     missing, unknown = [f for f in FIELDS if f not in entry], sorted(entry.keys() - {*FIELDS, *OPTIONAL})
-    if missing or unknown: raise StanhlicError(f"{path}: item {entry.get('id')}: lacks {missing or 'nothing'}, does not know {unknown or 'nothing'}")
+    if missing or unknown: raise StanhlicError(f"{path}: item {entry.get('id')}: lacks {missing or 'nothing'}, has unknown {unknown or 'nothing'}")
     def refuse(what): raise StanhlicError(f"{path}: item {entry['id']}: {what}")
     if entry["status"] not in STATUSES: refuse(f"status '{entry['status']}'; choose {', '.join(STATUSES)}")
     if entry["notebook"] is None and (entry["status"] != "needs" or entry["parameters"] or entry["outputs"]): refuse("without a notebook its status is needs, and it has neither parameters nor outputs")
@@ -68,7 +68,7 @@ def find_item(
 ) -> dict:                             # entry
     """One item of the registry; raises `StanhlicError` for an unknown name."""
     items = {e["id"]: e for e in list_items(folder)}
-    if name not in items: raise StanhlicError(f"unknown item '{name}'; there are {', '.join(items)}")
+    if name not in items: raise StanhlicError(f"unknown item '{name}'; known: {', '.join(items)}")
     return items[name]
 
 # %% the parameters of a notebook
@@ -99,7 +99,7 @@ def read_setting(
     import yaml
     name, equals, text = setting.partition("=")
     if not equals: raise StanhlicError(f"--set takes NAME=VALUE, not '{setting}'")
-    if name not in known: raise StanhlicError(f"there is no parameter {name}; there are {', '.join(known)}")
+    if name not in known: raise StanhlicError(f"unknown parameter {name}; choose from {', '.join(known)}")
     kind = known[name][0]
     if kind == "str": return name, text
     try: value = yaml.safe_load(f"[{text}]" if kind == "list" and not text.startswith("[") else text)
@@ -121,7 +121,7 @@ def check_parameters(
         raise StanhlicError(f"{entry['id']} has no profile {profile} (it has {', '.join(entry['parameters'])}); it needs {entry['needs']}")
     known = defaults(entry, folder)
     given = {**(entry["parameters"][profile] or {}), **dict(read_setting(s, known) for s in settings)}
-    if unknown := sorted(given.keys() - known.keys()): raise StanhlicError(f"{entry['id']}: its notebook knows no parameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    if unknown := sorted(given.keys() - known.keys()): raise StanhlicError(f"{entry['id']}: its notebook has no parameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
     if wrong := [n for n, v in given.items() if not _fits(v, known[n][0])]: raise StanhlicError(f"{entry['id']}: parameter {wrong[0]} is {given[wrong[0]]!r}, and its notebook takes {known[wrong[0]][0]}")
     check_count(given)
     return given
@@ -129,7 +129,7 @@ def check_parameters(
 def check_count(
     given: dict,  # parameters
 ):
-    """Raise `StanhlicError` if fewer pictures than one are asked for."""
+    """Raise `StanhlicError` if less than one picture is asked for."""
     if given.get("n_images", 1) < 1: raise StanhlicError(f"n_images is {given['n_images']}; it takes a whole number from 1 on, and Kodak has 24")
 
 # %% what made the numbers
@@ -143,7 +143,7 @@ def digest(
 def _as_kept(values): return {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in values.items() if k not in WHERE}
 
 def _input(path):
-    "Digest of what a file that an item reads holds; of numbers of another item, without what made them"
+    "Digest of a file that an item reads; for another item's numbers, without what made them"
     if path.suffix != ".json": return hashlib.sha256(read_bytes(path)).hexdigest()[:16] if path.is_file() else None
     return digest({k: v for k, v in (figure_numbers(path) or {}).items() if k != "made_by"})
 
@@ -171,7 +171,7 @@ def outdated(
     profile: str,                      # compact or paper
     folder: str | Path | None = None,  # holds the notebooks
 ) -> list:                             # of words; none if up to date
-    """Why an item would run: its outputs are not there, or were made with other weights, parameters, inputs or another notebook."""
+    """Why an item would run: its outputs are missing, or were made with other weights, parameters, inputs or another notebook."""
     path = numbers_file(entry)
     if path is None or not all(Path(o).is_file() for o in entry["outputs"]): return ["no outputs"]
     numbers, now = figure_numbers(path), state_of(entry, check_parameters(entry, profile, folder), folder)
@@ -181,7 +181,7 @@ def outdated(
 # %% running
 
 def _execute(notebook, record, parameters, progress=False):
-    "Run a notebook in the current folder; a kernel that another robbed of its port while it started is started again"
+    "Run a notebook in the current folder; a kernel that lost its port to another while starting is started again"
     with needs("reproduce"): import papermill
     for trial in range(3):
         try: return papermill.execute_notebook(str(notebook), str(record), parameters, cwd=str(Path.cwd()), progress_bar=progress, start_timeout=600, extra_arguments=["--log-level=CRITICAL"])
@@ -214,7 +214,7 @@ def run_item(
     except papermill.PapermillExecutionError as e:
         said = (str(e.evalue).strip().splitlines() or [""])[-1]
         raise StanhlicError(f"{entry['id']} failed: {e.ename}: {said}; see {record}") from e
-    except (CellTimeoutError, RuntimeError) as e: raise StanhlicError(f"{entry['id']} failed: its kernel died, often for want of memory; see {record}") from e
+    except (CellTimeoutError, RuntimeError) as e: raise StanhlicError(f"{entry['id']} failed: its kernel died, often for lack of memory; see {record}") from e
     return record, [str(p) for p in places if stamp(p) != before[p]]
 
 def _in_the_way(entry, profile, folder):
@@ -241,7 +241,7 @@ def reproduce(
     folder: str | Path | None = None,  # holds papers.yaml and the notebooks
     runs: str | Path = "runs",         # where executed copies go
     progress: bool = True,             # draw bars
-    force: bool = False,               # run also what is up to date
+    force: bool = False,               # run even what is up to date
     settings: list = (),               # changes to the profile of one item, name=value each
     report=lambda row: None,           # called with each row as it is ready
 ) -> list:                             # rows: id, outcome, seconds, detail, outputs
@@ -297,7 +297,7 @@ def verdicts(
     entry: dict,     # of the registry
     numbers: dict,   # that the item left
 ) -> list:           # rows: id, says, published, recomputed, counted, ours, unit, digits, held if, rule, kind, arithmetic, holds (None: not measured or not decided), verdict
-    """The checks of an item against its numbers; what it is held beside may be a place in them, @a/b/c."""
+    """The checks of an item against its numbers; what one is compared with may be a place in them, @a/b/c."""
     kind, rows = numbers.get("kind", "drawn"), []
     for c in entry.get("checks", []):
         ours, beside = _look_up(numbers, c["ours"]), {b: c.get(b) for b in BESIDE}
@@ -358,7 +358,7 @@ def tally(
     root: str | Path = ".",            # where figures/ is
     folder: str | Path | None = None,  # holds papers.yaml
 ) -> list:                             # rows, one for a paper: paper, yes, no, undecided, needs, arithmetic, rule after
-    """How many claims of each paper hold here, fail, are not decided, or need something; checks of arithmetic are counted apart, as held of all. The last number counts the rules that were written when a measurement was already there."""
+    """How many claims of each paper hold here, fail, are undecided, or need something; checks of arithmetic are counted separately, as held of all. The last number counts the rules written when a measurement already existed."""
     rows, found = overview(root, folder), []
     for paper in dict.fromkeys(e["paper"] for e in list_items(folder)):
         own = [r for r in rows if r["paper"] == paper]

@@ -26,8 +26,8 @@ def shown(
 def lines(
     rows: list,       # mappings
     digits: int = 4,  # significant ones of a float
-) -> list:            # lists of text, the head first
-    """Rows as text: the columns of all of them in order of appearance, but those with nothing in any row."""
+) -> list:            # lists of text, the header first
+    """Rows as text: their columns in order of appearance, without those that are empty in every row."""
     text = lambda v: "" if v is None else f"{v:.{digits}g}" if isinstance(v, float) else str(v)
     cells = {k: [text(r.get(k)) for r in rows] for k in dict.fromkeys(k for r in rows for k in r)}
     shown = {k: v for k, v in cells.items() if any(v)}

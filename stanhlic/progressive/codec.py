@@ -26,7 +26,7 @@ from .stream import (Layout, Reader, crossover_count, from_blocks, read_base, re
 
 # %% ../../nbs/progressive/04_codec.ipynb #0db1a4c6
 class ProgressiveAnalysis(Analysis):
-    """A picture after everything that does not depend on the quality."""
+    """A picture, with everything computed that does not depend on the quality."""
 
     def __init__(self, codec: "ProgressiveCodec", image: np.ndarray):
         super().__init__(codec, image)
@@ -120,7 +120,7 @@ class ProgressiveDecoder(StreamDecoder):
         self.layout, self.header = Layout.from_bytes(header.params), header
 
     def image(self, layers: int = None) -> np.ndarray:
-        """Picture uint8 [H, W, 3] of all sound bytes so far; raises `StanhlicError` below the base."""
+        """Picture uint8 [H, W, 3] of all sound bytes so far; raises `StanhlicError` until the base is complete."""
         if layers is not None: self.codec.check_layers(layers)
         self._advance()
         level = int(self.elements > 0 and self.elements >= crossover_count(self.layout.crossover, self._state.mean.numel()))
@@ -133,7 +133,7 @@ class ProgressiveDecoder(StreamDecoder):
 
     @property
     def note(self) -> str | None:
-        """One line if there is no picture yet or if damage ends it early, else None; a cut alone is no fault. Raises `StanhlicError` while the header is not there."""
+        """One line if there is no picture yet or if damage ends it early, else None; a cut alone is not a fault. Raises `StanhlicError` until the header has arrived."""
         return _remark(self)
 
 # %% ../../nbs/progressive/04_codec.ipynb #9cdf4775
@@ -176,11 +176,11 @@ def cuts(
 def truncate(
     data: bytes,            # a progressive `.slic` file, perhaps cut
     num_bytes: int = None,  # largest size of the new file
-    layers: int = None,     # always refused: for layered files
+    layers: int = None,     # always refused; only layered files have layers
 ) -> bytes:
     """The first bytes of a file. Raises `StanhlicError` if they would not hold the base, and says how many do."""
     found = unpack_prefix(data)
-    if found.header.kind != "progressive": raise StanhlicError(f"a file of the codec {found.header.kind!r} cannot be cut like a progressive one; give one of a progressive model")
+    if found.header.kind != "progressive": raise StanhlicError(f"a file of the codec {found.header.kind!r} cannot be cut like a progressive one; give a progressive file")
     if num_bytes is None or layers is not None: raise StanhlicError("a progressive file has no layers; give a number of bytes")
     if not found.chunks: raise (DamagedFile if found.damaged else CutFile)(_no_base(found, len(data)))
     least = base_end(found.header, found.count)
@@ -231,7 +231,7 @@ class ProgressiveCodec(Codec):
         return float(sum(map(bits, p)))
 
     def describe(self, header: Header) -> dict:
-        """A file's own parameters for people: order, elements, base and takeover."""
+        """A file's own parameters, readable: order, elements, base and takeover."""
         layout = Layout.from_bytes(header.params)
         level, sides = self.model.config.level, [-(-s // MULTIPLE) for s in (header.height, header.width)]
         elements = 16 * sides[0] * sides[1] * level.latent

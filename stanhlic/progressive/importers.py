@@ -67,7 +67,7 @@ def detect(
     final = f"post_latent.0.0.enc.{_count(s, r'post_latent.0.0.enc.([0-9]+).') - 1}.conv2.weight"
     if rems is None and number not in _USUAL: raise StanhlicError(f"{number} REM checkpoints whose qualities are not in the file; give them as rems")
     rems = _USUAL[number] if rems is None else tuple(map(float, rems))
-    if len(rems) != number: raise StanhlicError(f"{len(rems)} checkpoint qualities for {number} REMs in the file; give as many")
+    if len(rems) != number: raise StanhlicError(f"{len(rems)} checkpoint qualities for {number} REMs in the file; give one for each")
     return ProgressiveConfig(level, encoders, two("h_mean_s.0.0.weight"), two("g_s.0.1.weight"), (s[f"cc_mean_transforms_prog.{last}.0.weight"].shape[1] - level.latent) // size - 1,
         rems, "big" if "post_latent.0.0.enc.3.conv1.weight" in s else "middle", final not in s or s[final].shape[0] == 2 * size, ranking="slice")
 
@@ -77,7 +77,7 @@ def import_progressive(
 ) -> ProgressiveModel:
     """Read a checkpoint of the authors of Presta et al. (2025), REMs included.
 
-    Raises `StanhlicError` if it is no checkpoint, is no progressive network, was trained in a way no file can hold, or has missing or unexpected keys."""
+    Raises `StanhlicError` if it is not a checkpoint or not a progressive network, was trained in a way that no file can follow, or has missing or unexpected keys."""
     tensors, args = read_checkpoint(path)
     tensors = release_keys(tensors)
     for flag in ("all_scalable", "delta_encode", "total_mu_rep"):
@@ -90,7 +90,7 @@ def import_progressive(
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = [f"{k} {list(tensors[k].shape)} instead of {list(own[k].shape)}" for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
     if missing or unexpected or wrong:
-        parts = [f"{len(x)} {what} ({', '.join(x[:3])}{', …' if len(x) > 3 else ''})" for x, what in ((missing, "missing"), (unexpected, "unexpected"), (wrong, "of other shape")) if x]
+        parts = [f"{len(x)} {what} ({', '.join(x[:3])}{', …' if len(x) > 3 else ''})" for x, what in ((missing, "missing"), (unexpected, "unexpected"), (wrong, "of another shape")) if x]
         raise StanhlicError(f"{path}: keys do not fit: {'; '.join(parts)}; give a whole checkpoint")
     model = ProgressiveModel(config)
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})

@@ -62,7 +62,7 @@ def coding_order(
     sent: torch.Tensor = None,   # bool [M, h, w]: elements to leave out
     seed: int = 0,               # of the shuffle, for "random"
     rows: np.ndarray = None,     # table index of each element, uint8 [M, h, w], for "global"; default: computed from σ
-) -> np.ndarray:                 # flat positions int64, first to send first
+) -> np.ndarray:                 # flat positions int64, in sending order
     """Order in which the elements of one picture are sent; raises `StanhlicError` for an unknown ranking."""
     if ranking == "global":
         if rows is None: rows = scale_indexes(scale.detach()).cpu().numpy()
@@ -88,7 +88,7 @@ def quality_mask(
     slices: int = 1,             # channel slices
     sent: torch.Tensor = None,   # bool, same shape: elements already sent
     rows: np.ndarray = None,     # table indexes as for `coding_order`, same shape
-) -> torch.Tensor:               # bool, same shape, holds `sent`
+) -> torch.Tensor:               # bool, same shape, includes `sent`
     """Mask of the elements that a quality sends in each picture of a batch."""
     sent = torch.zeros_like(scale, dtype=torch.bool) if sent is None else sent
     if ranking == "two-level": return sent | (quality > 0)

@@ -117,7 +117,7 @@ def send(
     model: ProgressiveModel,
     state: Residual,
     target: torch.Tensor,  # residual [N, M, h, w]
-    mask: torch.Tensor,    # elements to be there afterwards, bool
+    mask: torch.Tensor,    # elements sent afterwards, bool
     p: torch.Tensor,       # likelihoods so far
 ) -> tuple:                # state, likelihoods
     """Send the elements of a mask that have not been sent."""
@@ -165,5 +165,5 @@ def build_model(config: dict) -> ProgressiveModel:
     return ProgressiveModel(config_from_dict(config))
 
 def model_config(model: ProgressiveModel) -> dict:
-    """What must stand beside the tensors to rebuild a model."""
+    """What a weight file needs besides the tensors to rebuild a model."""
     return config_to_dict(model.config)

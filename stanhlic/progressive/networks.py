@@ -26,7 +26,7 @@ class ProgressiveConfig:
     hypers: int = 2                   # pairs of hyper-decoders
     decoders: int = 2                 # 2: g_s[0] shows the base, g_s[1] everything above it
     support: int = 5                  # earlier residual slices whose predictions a slice sees (always the last ones)
-    rems: tuple[float, ...] = ()      # qualities of the REM checkpoints, rising
+    rems: tuple[float, ...] = ()      # qualities of the REM checkpoints, in increasing order
     rem_depth: str = "middle"         # "middle" or "big"
     rem_mean: bool = True             # REMs refine μ and σ; False: σ only
     closed_loop: bool = False         # r = y_top − ŷ_base (True) or y_top − y_base (published)
@@ -49,7 +49,7 @@ def config_to_dict(config: ProgressiveConfig) -> dict:
     return asdict(config)
 
 def config_from_dict(values: dict) -> ProgressiveConfig:
-    """Configuration from what `config_to_dict` wrote, lists allowed for tuples."""
+    """Configuration from what `config_to_dict` wrote; lists may take the place of tuples."""
     fixed = lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
     return ProgressiveConfig(Zou22Config(**fixed(values["level"])), **{k: v for k, v in fixed(values).items() if k != "level"})
 

@@ -44,7 +44,7 @@ class Layout:
     checks: tuple[int, ...]    # CRC-32 of the scale indexes: base; then each stage that is in the file, with its order
 
     def to_bytes(self) -> bytes:
-        """Spell the parameters: at most 32 bytes with three checkpoints."""
+        """Encode the parameters: at most 32 bytes with three checkpoints."""
         head = bytes([RANKINGS.index(self.ranking), self.crossover]) + write_varint(self.elements) + write_varint(self.base_bytes)
         return head + b"".join(c.to_bytes(4, "little") for c in self.checks)
 
@@ -181,7 +181,7 @@ def next_stage(
     ranking: str,
     checksums: bytes = None,  # as above
 ) -> Stage:
-    """Refine what is left at the checkpoint that ends a stage, and order it anew."""
+    """Refine what is left at the checkpoint that ends a stage, and rank it again."""
     return begin_stage(model, stage.after(symbols).refined(model, number - 1), number, ranking, checksums)
 
 # %% ../../nbs/progressive/03_stream.ipynb #0ca90b71
@@ -222,7 +222,7 @@ def residual_bits(
 
 # %% ../../nbs/progressive/03_stream.ipynb #25f09212
 class Reader:
-    """Walks through the stages of a stream that grows; networks run once per stage, symbols are read anew each time."""
+    """Walks through the stages of a stream that grows; networks run once per stage, symbols are read again each time."""
 
     def __init__(self, model: ProgressiveModel, state: Residual, layout: Layout, tables: Tables):
         self.model, self.start, self.layout, self.tables, self.stages, self.symbols = model, state, layout, tables, [], []

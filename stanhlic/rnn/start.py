@@ -16,7 +16,7 @@ from .model import RnnHyper
 def open_gates(
     cell: ConvLSTM,  # changed in place
 ) -> torch.Tensor:   # rows of the convolution on x that belong to g, to be added to
-    """Make a cell pass on what comes in, almost linearly and without memory."""
+    """Make a cell pass its input on, almost linearly and without memory."""
     n = len(cell.h2g.weight) // 4
     cell.x2g.weight.mul_(0.1); cell.h2g.weight.mul_(0.1)
     for gate, bias in enumerate((3.0, -2.0, 3.0, 0.0)): cell.x2g.bias[gate * n:(gate + 1) * n] = bias

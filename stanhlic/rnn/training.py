@@ -23,7 +23,7 @@ from ..modelfile import check_name, load_weights, model_path, resolve_device, sa
 
 # %% ../../nbs/rnn/05_training.ipynb #f995efe2
 class Preset(NamedTuple):
-    """λ of each layer and the distortion they weigh."""
+    """λ of each layer and the distortion they weight."""
     metric: str            # "mse" (times 255²) or "ms-ssim" (1 - MS-SSIM)
     lambdas: tuple         # one for each layer, the first layer first
 
@@ -36,7 +36,7 @@ PRESETS = {
 }
 
 def find_preset(settings: dict) -> Preset:
-    """Preset of a stage's settings: `lambdas` and `metric` where given, else the named `preset`. Raises `StanhlicError` if it does not exist."""
+    """Preset of a stage's settings: `lambdas` and `metric` if given, else those of the named `preset`. Raises `StanhlicError` if it does not exist."""
     name = settings.get("preset", "rd-sheet")
     if name not in PRESETS: raise StanhlicError(f"unknown preset {name!r}; choose {', '.join(PRESETS)}")
     metric, lambdas = settings.get("metric") or PRESETS[name].metric, settings.get("lambdas") or PRESETS[name].lambdas
@@ -60,13 +60,13 @@ def layered_loss(
 # %% ../../nbs/rnn/05_training.ipynb #a2f0a56a
 @dataclass
 class Schedule:
-    """How many layers are trained and how much the rate counts, step by step; raises `StanhlicError` for a curriculum that is none."""
+    """How many layers are trained and how much the rate counts, step by step; raises `StanhlicError` for an invalid curriculum."""
     steps: int                  # of the whole run
     total: int                  # layers of the model
     curriculum: tuple = ()      # (until this fraction of the steps, layers), …
     rate_warmup: float = 0.0    # fraction of the steps over which the rate's weight rises from 0.1 to 1
     step: int = 0
-    reads = ()                  # facts it wants to be told: none
+    reads = ()                  # facts it asks for: none
 
     def __post_init__(self):
         try: least = min((int(layers) for _, layers in self.curriculum), default=1)
@@ -125,7 +125,7 @@ def make_model(
     settings: dict,      # of the stage: fields of `RnnConfig`; layers follow from the preset
     init: str = None,    # name or weight file of a model to start from
 ) -> tuple[RnnHyper, list]:  # model, provenance of what it starts from
-    """The model a run starts with. Raises `StanhlicError` if `init` is not there or has another shape than the settings ask for."""
+    """The model a run starts with. Raises `StanhlicError` if `init` is missing or its shape is not what the settings ask for."""
     shape = {k: v for k, v in settings.items() if k in RnnConfig.__dataclass_fields__} | {"layers": len(find_preset(settings).lambdas)}
     if settings.get("init_scale", 1.0) <= 0: raise StanhlicError(f"init_scale {settings['init_scale']:g}; give a positive number")
     torch.manual_seed(settings.get("seed", 0))
@@ -143,11 +143,11 @@ def run(
     data: str = None,           # folder of photographs; default: the data set "train"
     out: str = "runs/rnn",      # folder of the run; the weights end as <out>/model.safetensors
     init: str = None,           # name or weight file of a model to start from
-    resume: bool = False,       # go on from the last checkpoint in `out`
+    resume: bool = False,       # continue from the last checkpoint in `out`
     device: str = "auto",       # auto, cpu or cuda
     set: list[str] = (),        # "name=value" settings on top of the profile
 ) -> Path:                      # the weight file
-    """Train the recurrent layered codec (Su et al. 2020); raises `StanhlicError` for a stage, setting, model or place that is not there."""
+    """Train the recurrent layered codec (Su et al. 2020); raises `StanhlicError` for a stage, setting, model or folder that does not exist."""
     settings, device, out = load_profile(Path(__file__).with_name("profiles.yaml"), profile, stage, set), resolve_device(device), Path(out)
     preset, plan = find_preset(settings), make_plan(settings)
     check_name(settings["name"])

@@ -1,4 +1,4 @@
-"""Read the checkpoints that the authors of Zou et al. and of STanH released, and hold a working codec."""
+"""Read the checkpoints that the authors of Zou et al. and of STanH released, and get a working codec."""
 import re
 import warnings
 from pathlib import Path
@@ -66,7 +66,7 @@ def _listed(names, what):
 
 
 def _fill(net, state, path):
-    """Copy `state` into `net`; every difference in names, shapes and constants is a refusal."""
+    """Copy `state` into `net`; any difference in names, shapes or constants is refused."""
     import torch
     own = net.state_dict()
     constants, both = dict(net.named_buffers()), [k for k in own if k in state]
@@ -101,13 +101,13 @@ def _quantizer(part, name, path):
     except (KeyError, TypeError, AttributeError) as error:
         raise StanhlicError(f"{path}: no jumps w and thresholds b of {name}; give a file of the STanH release, such as D01-A040.pth.tar") from error
     if (q.jumps <= 0).any() or (q.levels.diff() <= 0).any():
-        warnings.warn(f"{path}: {name} has {int((q.jumps <= 0).sum())} jumps that are not positive, its levels do not rise; its rates mean nothing there", stacklevel=4)
+        warnings.warn(f"{path}: {name} has {int((q.jumps <= 0).sum())} jumps that are not positive, so its levels do not rise and its rates mean nothing there", stacklevel=4)
     return q
 
 
 def read_point(
     path,  # file of one rate, such as D01-A040.pth.tar
-):         # RatePoint with free quantizers; λ is None, the file does not tell it
+):         # RatePoint with free quantizers; λ is None, the file does not record it
     """One rate point of the STanH release: the anchor's own if the name begins with D10, else a derivation.
 
     Raises `StanhlicError` if the file is not one; warns if levels do not rise."""
@@ -115,7 +115,7 @@ def read_point(
     found = read_checkpoint(path)
     for key in ("gaussian_configuration", "factorized_configuration"):
         used = found[key].get("activation", "nonlinearstanh") if isinstance(found.get(key), dict) else "nonlinearstanh"
-        if used != "nonlinearstanh": raise StanhlicError(f"{path}: quantizer {used!r} of the authors' ablations; only 'nonlinearstanh' is STanH")
+        if used != "nonlinearstanh": raise StanhlicError(f"{path}: quantizer {used!r} is from the authors' ablations; only 'nonlinearstanh' is STanH")
     state = found.get("state_dict", found)
     part = lambda name: state.get(name) if isinstance(state, dict) else None
     y, z = (_quantizer(part(name), name, path) for name in ("gaussian_conditional", "entropy_bottleneck"))
@@ -139,9 +139,9 @@ def _anchor_state(path):
 
 def _points_in(folder):
     """Rate points of the files in a folder, by name."""
-    if not Path(folder).is_dir(): raise StanhlicError(f"{folder}: not a folder; give the one with D01-A040.pth.tar and its like")
+    if not Path(folder).is_dir(): raise StanhlicError(f"{folder}: not a folder; give the one with D01-A040.pth.tar and the like")
     files = sorted(p for p in Path(folder).iterdir() if p.name.endswith((".pth.tar", ".pth", ".pt")) and not p.name.startswith("."))
-    if not files: raise StanhlicError(f"{folder}: no .pth.tar file in it; give the folder with D01-A040.pth.tar and its like")
+    if not files: raise StanhlicError(f"{folder}: no .pth.tar file in it; give the folder with D01-A040.pth.tar and the like")
     points = [read_point(p) for p in files]
     for point, path in zip(points, files):
         sizes, first = [[q.num_levels for q in (p.y, p.z)] for p in (point, points[0])]
