@@ -127,7 +127,7 @@ def test_compress_loads_nothing_it_does_not_need(models, photo, tmp_path):
 
 
 def test_a_folder_in_one_call(cli, models, photo, tmp_path):
-    """Pictures under their names, whatever is no picture passed over and told of; `--json` gives a list of what was done."""
+    """Pictures keep their names, anything else is skipped with a remark; `--json` gives a list of what was done."""
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"): (tmp_path / "in" / name).write_bytes(photo.read_bytes())
     (tmp_path / "in" / "c.png").write_bytes(b"no picture"); (tmp_path / "in" / "notes.txt").write_text("to be left alone")

@@ -1,4 +1,4 @@
-"""The published numbers: rows that parse and are in bounds, curves that stand there once."""
+"""The published numbers: rows that parse and are in bounds, curves that occur once."""
 import csv
 from collections import defaultdict
 
@@ -38,7 +38,7 @@ def test_no_curve_stands_twice():
     homes, alike = defaultdict(set), defaultdict(set)
     for r in archive(): homes[r["method"], r["dataset"], r["metric"]].add(r["file"])
     for (method, dataset, metric), points in curves(archive()).items():
-        if not method.startswith("stanh-"): assert len(points) == len(set(points)), f"{method} on {dataset}: a point stands twice"  # interpolated ones saturate
+        if not method.startswith("stanh-"): assert len(points) == len(set(points)), f"{method} on {dataset}: a point occurs twice"  # interpolated ones saturate
         alike[dataset, metric, tuple(sorted((round(b, 4), round(v, 2)) for b, v in points))].add(method)
     assert [k for k, files in homes.items() if len(files) > 1] == []
     assert [names for names in alike.values() if len(names) > 1] == []

@@ -120,7 +120,7 @@ def notebook(path, parameters, code, prose=""):
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
-    """Two items, one of which fails, in a folder where the user stands."""
+    """Two items, one of which fails, in the user's current folder."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "notebooks"
     folder.mkdir()

@@ -35,7 +35,7 @@ def joined(outputs):
 
 
 def kept(cell):
-    "The cells that stand for `cell` in the README, or none."
+    "The cells that `cell` becomes in the README, or none."
     if cell.cell_type != "code": return [cell]
     marks = directives(cell.source)
     cell.source = re.sub(r"^#\s*\|.*\n?", "", cell.source, flags=re.M).strip()

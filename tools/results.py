@@ -35,7 +35,7 @@ def in_words(row):
 
 
 def items_of(paper, items, rows):
-    """The table of one paper: every figure, table and claim, where it stands."""
+    """The table of one paper: every figure, table and claim, and its status."""
     lines = []
     for e in items:
         own = [r for r in rows if r["item"] == e["id"]]
