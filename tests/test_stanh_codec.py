@@ -123,7 +123,7 @@ def test_several_anchors_share_one_scale(net, photo):
 
 
 def test_interleaved_anchors_are_refused(net):
-    with pytest.raises(StanhlicError, match="stand together"): StanhModel([net, net], [scaled(1.), scaled(1., 1), scaled(1.)])
+    with pytest.raises(StanhlicError, match="must be adjacent"): StanhModel([net, net], [scaled(1.), scaled(1., 1), scaled(1.)])
 
 
 def test_positions_are_the_inverse_of_qualities():
