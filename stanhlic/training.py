@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['seed_of', 'drawn_picture', 'ImagePool', 'split_files', 'load_arrays', 'training_arrays', 'central_crops', 'Plan',
            'validation_crops', 'precision_of', 'learning_rate', 'distortion', 'average', 'provenance',
-           'save_checkpoint', 'load_checkpoint', 'Trainer', 'descend', 'read_log', 'elapsed', 'draw_curve', 'fit',
-           'is_main', 'load_profile', 'make_plan']
+           'save_checkpoint', 'load_checkpoint', 'Trainer', 'descend', 'read_log', 'commits_of', 'elapsed',
+           'draw_curve', 'fit', 'is_main', 'load_profile', 'make_plan']
 
 # %% ../nbs/ground/10_training.ipynb #f3a51b8d
 import contextlib, io, itertools, json, math, os, platform, subprocess, time
@@ -428,13 +428,22 @@ def read_log(
     """Lines of a run's log."""
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
 
+def commits_of(
+    out: Path,    # folder of a run
+) -> list[str]:   # in order; more than one if the run was resumed with other code
+    """Commits of the sources that a run was trained with, as its plan records them."""
+    path = Path(out) / "plan.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    return record.get("commits") or [c for c in [record.get("commit")] if c]
+
 def _open_folder(t: Trainer, out: Path, resumed: bool, facts: dict):
     """Put the folder of a run in the state its first step expects."""
     lines = [line for line in read_log(out / "log.jsonl") if line["step"] <= t.step] if resumed else []
     if not resumed:
         for old in (out / "last.pt", out / "best.pt", *out.glob("step-*.pt")): old.unlink(missing_ok=True)
     if not resumed or t.step < t.plan.steps:
-        atomic_write(out / "plan.json", json.dumps(provenance(t.plan, **facts), indent=1).encode())
+        record = provenance(t.plan, **facts)
+        atomic_write(out / "plan.json", json.dumps(record | {"commits": list(dict.fromkeys([*(commits_of(out) if resumed else []), record["commit"]]))}, indent=1).encode())
     atomic_write(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 def _save(t: Trainer, out: Path):

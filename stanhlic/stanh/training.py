@@ -14,7 +14,7 @@ import torch
 from ..backbone import ZOU22, ZOU22_COMPACT, ZOU22_WIDE, Zou22, awake, initialize, rate, renew_entropy
 from ..lean import LEAN, LEAN_SMOKE, Lean, principal_start
 from ..errors import StanhlicError
-from ..training import ImagePool, distortion, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays, validation_crops
+from ..training import ImagePool, commits_of, distortion, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays, validation_crops
 from .joint import LAMBDAS, Joint, joint_loss, joint_model, joint_of, joint_validation
 from .annealing import gap, make_schedule
 from .model import RatePoint, StanhModel, build_model, model_config, rounding_point
@@ -232,11 +232,14 @@ def train_stage(
 # %% ../../nbs/stanh/06_training.ipynb #d2cd1365
 _LEAN = {"lean": LEAN, "lean-smoke": LEAN_SMOKE}
 
+def _trunk_folder(init) -> Path:
+    "Folder of the joint run at a place: that folder, the one above it, or its model file"
+    folder = Path(init or "").parent if Path(init or "").suffix in (".safetensors", ".pt") else Path(init or "")
+    return folder / "joint-all" if (folder / "joint-all").is_dir() else folder
+
 def _trunk(init) -> dict:
     "Checkpoint of the joint run that a release begins with"
-    path = Path(init or "")
-    folder = path.parent if path.suffix == ".safetensors" else path
-    if folder.is_dir(): path = next((p for p in (folder / "joint-all" / "last.pt", folder / "last.pt") if p.is_file()), folder / "last.pt")
+    path = _trunk_folder(init) / "last.pt"
     if not init or not path.is_file(): raise StanhlicError(f"{init or 'a release'}: begins with the run of a joint stage; give --init FOLDER, the place where that stage has its checkpoints")
     return load_checkpoint(path)
 
@@ -267,7 +270,7 @@ def train_joint(
     trunk = _trunk(init) if stage == "release" else None
     if trunk: settings = settings | {"steps": max(1, round(settings.get("share", 0.2) * trunk["step"]))}
     plan, (joint, header) = make_plan(settings), _joint_start(settings, None if trunk else init, train)
-    if trunk: facts = (facts or {}) | {"trunk": {"steps": trunk["step"], "cpu_seconds": round(trunk.get("cpu_seconds", 0))}}
+    if trunk: facts = (facts or {}) | {"trunk": {"steps": trunk["step"], "cpu_seconds": round(trunk.get("cpu_seconds", 0)), "commits": commits_of(_trunk_folder(init))}}
     pool, crops = ImagePool(train, plan.crop, plan.seed, plan.drawn), validation_crops(valid, plan, settings.get("validation", 32))
     loss = joint_loss(joint, settings.get("metric", "mse"))
     fit(joint, loss, pool, plan, out, joint_validation(crops), None, resume, device, facts, start=trunk)
@@ -297,7 +300,7 @@ def run(
     if stage in ("joint", "release"):
         folders = [out / f"{stage}-all"]
         model, plan, header = train_joint(stage, settings, train, valid, folders[0], init, resume, device, facts)
-        return _write(model, header, out, settings, provenance(plan, **facts, **_clocks(folders), **({"trunk": header["trunk"]} if "trunk" in header else {})))
+        return _write(model, header, out, settings, provenance(plan, **facts, **_clocks(folders), commits=commits_of(folders[0]), **({"trunk": header["trunk"]} if "trunk" in header else {})))
     model, header = _initial(stage, settings, init, train)
     _forms(model, settings)
     folders = {out / f"{stage}-{lmbda:g}": lmbda for lmbda in (settings["lmbdas"] if stage == "derivation" else [settings["lmbda"]])}
