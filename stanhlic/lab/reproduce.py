@@ -68,7 +68,9 @@ def find_item(
 ) -> dict:                             # entry
     """One item of the registry; raises `StanhlicError` for an unknown name."""
     items = {e["id"]: e for e in list_items(folder)}
-    if name not in items: raise StanhlicError(f"unknown item '{name}'; known: {', '.join(items)}")
+    if name not in items:
+        near = difflib.get_close_matches(name, items, 3, 0.4)
+        raise StanhlicError(f"unknown item '{name}'; {'perhaps ' + ' or '.join(near) + '; ' if near else ''}stanhlic reproduce --list names them all")
     return items[name]
 
 # %% the parameters of a notebook
