@@ -328,3 +328,8 @@ def test_what_was_trained_is_found_again_only_under_the_same_settings(models, tm
     run = begin("stanh/rd_kodak", values("stanh/rd_kodak", model="tiny"))
     assert run.store(tmp_path, steps=3) == run.store(tmp_path, steps=3) != run.store(tmp_path, steps=4)
     assert begin("stanh/rd_kodak", values("stanh/rd_kodak", model="other")).store(tmp_path, steps=3) != run.store(tmp_path, steps=3)
+
+
+def test_an_unknown_item_gets_its_neighbors():
+    with pytest.raises(StanhlicError, match="perhaps stanh/rd_kodak .*; stanhlic reproduce --list names them all"): find_item("stanh/rd_kodac")
+    with pytest.raises(StanhlicError, match="unknown item 'zzz'; stanhlic reproduce --list"): find_item("zzz")

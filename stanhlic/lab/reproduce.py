@@ -1,6 +1,6 @@
 """One registry lists every item of the papers; one command runs its notebook; the numbers it leaves record what made them, and rules decide whether a claim holds."""
 
-import ast, hashlib, json, time
+import ast, difflib, hashlib, json, time
 from collections import Counter
 from pathlib import Path
 import stanhlic
