@@ -228,5 +228,5 @@ def test_eval_outside_the_dial(cli, models, photo, tmp_path):
 
 
 def test_unknown_system(cli): refused(cli("train", "jpeg", "anchor"), "unknown system 'jpeg'")
-def test_unknown_item(cli): refused(cli("reproduce", "stanh/fig99"), "stanh/fig99", "stanh/rd_kodak")
+def test_unknown_item(cli): refused(cli("reproduce", "stanh/fig99"), "stanh/fig99", "stanhlic reproduce --list")
 def test_unknown_profile(cli): refused(cli("reproduce", "stanh/rd_kodak", "--profile", "huge"), "smoke, compact, paper")

@@ -157,8 +157,9 @@ def test_without_the_profile_an_item_is_left_out_and_if_named_refused(registry):
 
 
 @pytest.fixture
-def kept(registry):
-    """`registry` with one item that leaves numbers, reads `input.txt` and takes a model."""
+def kept(registry, monkeypatch):
+    """`registry` with one item that leaves numbers, reads `input.txt` and takes a model; Kodak counts as there."""
+    monkeypatch.setattr("stanhlic.lab.reproduce.has_dataset", lambda name: True)
     def write(model="none", code=1, prose="", **parameters):
         notebook(registry / "kept.ipynb", "n: int = 1  # a number\nmodel: str = 'none'\nqualities: list = [0.0]\nn_images: int = 1\nout: str = 'figures'", f"""
 import json, pathlib
