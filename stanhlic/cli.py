@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Annotated
 import typer
 from . import DEFAULT_MODEL
-from .errors import StanhlicError
+from .errors import StanhlicError, printable
+
+def _say(text, err=False):
+    "One way to the terminal, on which no name from a file gives orders"
+    typer.echo(printable(text), err=err)
 
 app = typer.Typer(name="stanhlic", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -28,13 +32,13 @@ def main():
     except (MemoryError, RuntimeError) as e:  # torch reports lack of memory as a RuntimeError
         if isinstance(e, RuntimeError) and not re.search("out of memory|allocate memory", str(e)): raise
         said = "not enough memory for this picture or batch; split it into smaller ones, or use --device cpu on a machine with more"
-    print("stanhlic: error: " + " ".join(said.split()), file=sys.stderr)
+    _say("stanhlic: error: " + " ".join(said.split()), err=True)
     sys.exit(1)
 
 def _version(wanted: bool):
     if not wanted: return
     import stanhlic
-    typer.echo(stanhlic.__version__)
+    _say(stanhlic.__version__)
     raise typer.Exit()
 
 @app.callback()
@@ -81,7 +85,7 @@ def _busy(text):
 Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda; auto uses CUDA if available.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
-def _emit(value, text, as_json): typer.echo(json.dumps(value) if as_json else text)
+def _emit(value, text, as_json): _say(json.dumps(value) if as_json else text)
 
 def _size(n): return f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n / 1e3:.1f} kB"
 
@@ -160,7 +164,7 @@ def _in_turn(source, jobs, work):
         except StanhlicError as e:
             if not Path(source).is_dir(): raise
             refused += 1
-            typer.echo("stanhlic: refused: " + " ".join(str(e).split()), err=True)
+            _say("stanhlic: refused: " + " ".join(str(e).split()), err=True)
     return done, refused
 
 def _all_done(refused, jobs):
@@ -169,7 +173,7 @@ def _all_done(refused, jobs):
 
 def _remark(path, note):
     "One line on standard error, if there is something to say"
-    if note: typer.echo(f"stanhlic: note: {path}: {note}", err=True)
+    if note: _say(f"stanhlic: note: {path}: {note}", err=True)
 
 def _one_picture(source, data, target, codec, given):
     "Compress a picture that was read; `codec` gives the codec, once the picture is known to be one. Returns what `--json` prints"
@@ -216,10 +220,10 @@ def _compress(
     codec = functools.cache(lambda: zoo.load_codec(model, device))
     def work(source, target):
         done = _one_picture(source, read_bytes(source), target, codec, given)
-        if not as_json: typer.echo(f"{target}: {done['bytes']} bytes, {done['bpp']:.4f} bpp, quality {done['quality']:.4g}, {done['model']}")
+        if not as_json: _say(f"{target}: {done['bytes']} bytes, {done['bpp']:.4f} bpp, quality {done['quality']:.4g}, {done['model']}")
         return done
     done, refused = _in_turn(source, jobs, work)
-    if as_json: typer.echo(json.dumps(done if Path(source).is_dir() else done[0]))
+    if as_json: _say(json.dumps(done if Path(source).is_dir() else done[0]))
     _all_done(refused, jobs)
 
 def _picture(codec, data, layers):
@@ -246,7 +250,7 @@ def _one_file(source, target, codec, layers):
     with _busy("decompressing"), _about_file(source): picture, note = _picture(codec(header.kind, header.fingerprint), data, layers)
     write_image(target, picture)
     _remark(source, note)
-    typer.echo(f"{target}: {header.width}x{header.height}")
+    _say(f"{target}: {header.width}x{header.height}")
 
 @app.command("decompress")
 def _decompress(
@@ -379,7 +383,7 @@ def _view(
     with _busy("decoding"), _about_file(source): page, note = make_page(_zoo().codec_for(header, model, device), data, Path(source).name, picture, stops)
     atomic_write(target, page.encode())
     _remark(source, note)
-    typer.echo(f"{target}: {_size(len(page))}, open it in a browser")
+    _say(f"{target}: {_size(len(page))}, open it in a browser")
 
 def _qualities(words):
     "Numbers from words like `0,25,50`"
@@ -423,7 +427,7 @@ def _eval(
     show = lambda v, digits: None if v is None else f"{v:.{digits}f}"
     rows = [(f"{q:g}", *(show(v, 4) for v in (a, b)), show(p, 2), show(s, 4), show(e, 3), show(d, 3)) for q, a, b, p, s, e, d in
             zip(x["quality"], r["bpp"], x["bpp-estimated"], r["psnr-rgb"], r["ms-ssim-rgb"], r["encoding_time"], r["decoding_time"])]
-    typer.echo(_table(rows, ("quality", "bpp", "estimated", "PSNR dB", "MS-SSIM", "encode s", "decode s")))
+    _say(_table(rows, ("quality", "bpp", "estimated", "PSNR dB", "MS-SSIM", "encode s", "decode s")))
     _remark(images, _without_similarity(x["per_image"]))
 
 @app.command("fetch")
@@ -440,10 +444,10 @@ def _fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", help="Data
     from stanhlic.datasets import find_dataset, has_dataset, list_datasets, load_manifest
     if name is not None:
         files = find_dataset(name, download=True)
-        typer.echo(f"{name}: {len(files)} files, the first is {files[0]}")
+        _say(f"{name}: {len(files)} files, the first is {files[0]}")
         return
     rows = [(n, "here" if has_dataset(n) else "not here", len(m["files"]), _size(sum(e["size"] for e in m["files"])), m["title"]) for n in list_datasets() for m in [load_manifest(n)]]
-    typer.echo(_table(rows, ("name", "state", "files", "size", "title")))
+    _say(_table(rows, ("name", "state", "files", "size", "title")))
 
 @app.command("bench")
 def _bench(as_json: Json = False, device: Device = "cpu"):
@@ -504,7 +508,7 @@ def _train(
     if earlier and not resume: raise StanhlicError(f"{out}: holds {earlier}; add --resume, or choose another --out")
     if resume and not earlier and first: _remark(out, "holds no run to resume; a new one starts")
     path = room.run(stage, profile=profile, data=data, out=out, init=init, resume=resume, device=device, set=list(overrides or []))
-    if first: typer.echo(f"{path}: {_size(path.stat().st_size)}")
+    if first: _say(f"{path}: {_size(path.stat().st_size)}")
 
 def _measured(row, entry, alone):
     "What one run of an item left, as text; of a smoke run also the first rows that it measured"
@@ -544,16 +548,16 @@ def _reproduce(
         items = [find_item(item)] if item else list_items()
         minutes = lambda e: ", ".join(f"{k} {v:g}" for k, v in (e["minutes"] or {}).items())
         changed = lambda e: ", ".join(outdated(e, "compact")) if "compact" in e["parameters"] else ""
-        typer.echo(_table([(e["id"], e["status"], minutes(e), changed(e), e["title"]) for e in items], ("item", "status", "minutes", "changed since", "title")))
-        for e in items: typer.echo(f"\n{e['id']}: {e['paper']}, {e['item']}\n  claim  {e['claim']}\n  needs  {e['needs']}")
+        _say(_table([(e["id"], e["status"], minutes(e), changed(e), e["title"]) for e in items], ("item", "status", "minutes", "changed since", "title")))
+        for e in items: _say(f"\n{e['id']}: {e['paper']}, {e['item']}\n  claim  {e['claim']}\n  needs  {e['needs']}")
         counts = tally()
-        typer.echo("\nclaims that held here, by the rules of the registry; checks of arithmetic are counted separately, as held of all\n" + _table([tuple(str(v) for v in r.values()) for r in counts], tuple(counts[0])))
+        _say("\nclaims that held here, by the rules of the registry; checks of arithmetic are counted separately, as held of all\n" + _table([tuple(str(v) for v in r.values()) for r in counts], tuple(counts[0])))
         return
     rows = reproduce(item, profile, force=force, settings=settings or [])
     see = lambda r: r["detail"] if r["outcome"] in ("needs", "left out", "failed", "up to date") else " ".join(r["outputs"]) or r["detail"]
-    typer.echo(_table([(r["id"], r["outcome"], f"{r['seconds']:.0f} s", see(r)) for r in rows], ("item", "outcome", "time", "see")))
+    _say(_table([(r["id"], r["outcome"], f"{r['seconds']:.0f} s", see(r)) for r in rows], ("item", "outcome", "time", "see")))
     for r in rows:
-        if r["outcome"] in ("done", "smoke", "up to date") and (text := _measured(r, find_item(r["id"]), bool(item))): typer.echo(f"\n{text}")
+        if r["outcome"] in ("done", "smoke", "up to date") and (text := _measured(r, find_item(r["id"]), bool(item))): _say(f"\n{text}")
     failed = [r for r in rows if r["outcome"] == "failed"]
     if failed: raise StanhlicError(failed[0]["detail"] if len(failed) == 1 else f"{len(failed)} of {len(rows)} items failed: {', '.join(r['id'] for r in failed)}; see runs/")
 
@@ -571,7 +575,7 @@ def _selftest(models: Annotated[list[str] | None, typer.Argument(metavar="MODEL.
     from stanhlic.evaluate import self_test
     _zoo()
     with _busy("testing"): rows = self_test(device, models or ())
-    typer.echo(_table([(r["model"], r["check"], "ok" if r["ok"] else "FAILED", r["detail"]) for r in rows], ("model", "check", "result", "detail")))
+    _say(_table([(r["model"], r["check"], "ok" if r["ok"] else "FAILED", r["detail"]) for r in rows], ("model", "check", "result", "detail")))
     if bad := [r for r in rows if not r["ok"]]: raise StanhlicError(f"{len(bad)} of {len(rows)} checks failed; the first: {bad[0]['check']}, {bad[0]['detail']}")
 
 if __name__ == "__main__" and "__file__" in globals(): main()

@@ -3,8 +3,17 @@ import contextlib
 from collections.abc import Iterator
 
 
+def printable(
+    text: str,   # anything, perhaps from a stranger's file
+) -> str:
+    """The text with every character that a terminal would obey or cannot show written as its escape; line breaks stay."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 class StanhlicError(ValueError):
-    """A refusal with one line that says what is wrong and what to do."""
+    """A refusal with one line that says what is wrong and what to do; names from files are in it as `printable` shows them."""
+
+    def __str__(self) -> str: return printable(super().__str__())
 
 
 class DamagedFile(StanhlicError):

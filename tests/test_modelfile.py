@@ -79,3 +79,12 @@ def test_devices():
     assert resolve_device("cpu") == "cpu" == resolve_device(torch.device("cpu"))
     with pytest.raises(StanhlicError, match="unknown device"): resolve_device("tpu")
     with pytest.raises(StanhlicError, match="choose cpu"): resolve_device("cuda:99")
+
+
+def test_no_name_gives_orders_to_a_terminal(tmp_path, monkeypatch, cli):
+    said = str(StanhlicError("a\x1b[31mb\x9bc\u202ed\udc80é\n"))
+    assert said == "a\\x1b[31mb\\x9bc\\u202ed\\udc80é\n"
+    save_weights(tmp_path / "a.safetensors", tensors(), HEADER | {"description": "red \x1b[31m\r"})
+    monkeypatch.setenv("STANHLIC_MODELS", str(tmp_path))
+    for done in (cli("models"), cli("info", tmp_path / "\x1b]0;title\x07.slic"), cli("compress", tmp_path / "\x1b[2J.png", tmp_path / "b.slic")):
+        assert "\\x1b" in done.stdout + done.stderr and not set("\x1b\x07\r") & set(done.stdout + done.stderr)
