@@ -1,5 +1,6 @@
 """What the package refuses, as exceptions that a caller can catch and the command line can print. Each message says what is wrong and what to do."""
 import contextlib
+import re
 from collections.abc import Iterator
 
 
@@ -33,7 +34,7 @@ class OutOfReach(StanhlicError):
 
 
 class NotEnoughMemory(StanhlicError):
-    """The picture needs more memory than is free."""
+    """The picture needs more memory than is free, or than the caller allows."""
 
 
 class CutFileWarning(UserWarning):
@@ -49,3 +50,12 @@ def needs(
     except ModuleNotFoundError as e:
         if (name := (e.name or "").split(".")[0]) == "stanhlic": raise
         raise StanhlicError(f'{name} is not installed; pip install "stanhlic[{extra}]"') from None
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Want of memory inside, as Python and as torch report it, is a `NotEnoughMemory`."""
+    try: yield
+    except (MemoryError, RuntimeError) as e:  # torch reports it as a RuntimeError
+        if isinstance(e, RuntimeError) and not re.search("out of memory|allocate memory", str(e)): raise
+        raise NotEnoughMemory("memory ran out at this picture or batch; split it into smaller ones, or use device cpu on a machine with more") from e
