@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['READ_FORMATS', 'READ_SUFFIXES', 'READ_LIMIT', 'LONGEST', 'DECODING', 'WRITE_FORMATS', 'group_memory', 'free_memory',
-           'check_memory', 'decode_image', 'read_bytes', 'check_head', 'read_image', 'color_profile', 'image_files',
-           'atomic_write', 'check_writable_suffix', 'check_picture', 'write_image', 'keep_memory', 'to_tensor',
-           'to_array', 'pad', 'unpad']
+           'check_memory', 'decode_image', 'read_bytes', 'check_head', 'read_image', 'color_profile', 'is_image_name',
+           'image_files', 'atomic_write', 'check_writable_suffix', 'check_picture', 'picture_bytes', 'write_image',
+           'keep_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
 
 # %% ../nbs/ground/00_images.ipynb #961f14dd
-import ctypes, io, os, re, secrets, warnings
+import contextlib, ctypes, functools, io, os, re, secrets, time, warnings
 from collections.abc import Callable
 from pathlib import Path
 import numpy as np
@@ -73,7 +73,7 @@ def check_memory(
 
 # %% ../nbs/ground/00_images.ipynb #246bcc8b
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "JPEG2000", "AVIF")
-READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2", ".j2k", ".avif")
+READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".jp2", ".j2k", ".avif")
 READ_LIMIT = 178_956_970  # pixels; Pillow's bound for decompression bombs
 LONGEST = 2 ** 31         # bytes of a file
 DECODING = 12             # bytes of memory for each pixel while a picture is decoded
@@ -179,36 +179,93 @@ def color_profile(
     return None if "srgb" in name.lower().replace(" ", "") else name
 
 # %% ../nbs/ground/00_images.ipynb #62a7fbd6
+def is_image_name(
+    path: str | Path,
+) -> bool:            # by suffix, in lower case; a name that begins with a dot is none, whatever follows
+    """Does a file's name say that it is a picture?"""
+    return not Path(path).name.startswith(".") and Path(path).suffix.lower() in READ_SUFFIXES
+
 def image_files(
     folder: str | Path,  # folder of images, not searched below
 ) -> list:               # their paths, sorted by name
-    """Image files of a folder by suffix; raises `StanhlicError` if there is none."""
+    """Image files of a folder by name; raises `StanhlicError` if there is none."""
     folder = Path(folder)
     if folder.is_file(): raise StanhlicError(f"{folder}: is a file; give the folder it is in")
     if not folder.is_dir(): raise StanhlicError(f"{folder}: no such folder")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READ_SUFFIXES and p.is_file())
+    files = sorted(p for p in folder.iterdir() if is_image_name(p) and p.is_file())
     if not files: raise StanhlicError(f"{folder}: holds no image ({' '.join(READ_SUFFIXES)})")
     return files
 
 # %% ../nbs/ground/00_images.ipynb #0483556d
+@functools.cache
+def _sweep(folder):
+    "Remove what killed programs left in a folder, once in a process"
+    for old in folder.glob(".stanhlic-*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > 3600: old.unlink()
+
+def _fill(f, data, mode):
+    "Content and permissions of an open file, down to the disk"
+    data(f) if callable(data) else f.write(data)
+    f.flush()
+    if mode is not None: os.chmod(f.name, mode)
+    os.fsync(f.fileno())
+
+def _without_name(part, data, mode):
+    "Write a file that gets the name `part` when it is complete; False where the system has no such files"
+    try: fd = os.open(part.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
+    except (AttributeError, OSError): return False
+    with open(fd, "w+b") as f:
+        _fill(f, data, mode)
+        folder = os.open(part.parent, os.O_RDONLY)
+        try: os.link(f"/proc/self/fd/{fd}", part.name, dst_dir_fd=folder, follow_symlinks=True)
+        except OSError: return False
+        finally: os.close(folder)
+    return True
+
+def _synchronized(folder):
+    "Have a folder's new names reach the disk, where the system can"
+    with contextlib.suppress(OSError, AttributeError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try: os.fsync(fd)
+        finally: os.close(fd)
+
+# %% ../nbs/ground/00_images.ipynb #da0bada4
+def _rename(part, target, replace):
+    "Give a complete file its name in one step"
+    if replace: os.replace(part, target); return
+    try: os.link(part, target)
+    except FileExistsError: raise
+    except OSError:  # a file system without links
+        if os.path.lexists(target): raise FileExistsError from None
+        os.replace(part, target)
+
 def atomic_write(
-    path: str | Path,  # the file to write
-    data: bytes,       # its content
+    path: str | Path,         # the file to write
+    data: bytes | Callable,   # its content, or what writes it into an open file
+    replace: bool = True,     # a file that is there
 ) -> None:
     """Write a file whole or not at all; a file that was there before keeps its permissions.
 
-    Raises `StanhlicError` with one line if it cannot be written; nothing half-written is left."""
+    Raises `StanhlicError` with one line if it cannot be written, or is there and not to be replaced; nothing half-written is left."""
     target = Path(os.path.realpath(path))
     try:
         if target.is_dir(): raise IsADirectoryError(None, "is a folder")
-        if os.path.exists(path) and not os.path.isfile(path): Path(path).write_bytes(data); return
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as f: data(f) if callable(data) else f.write(data)
+            return
+        if target.exists() and not replace: raise FileExistsError
         if target.exists() and not os.access(target, os.W_OK): raise PermissionError(None, "write-protected")
-        part = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}.part")
+        mode = target.stat().st_mode & 0o7777 if target.exists() else None
+        _sweep(target.parent)
+        part = target.with_name(f".stanhlic-{secrets.token_hex(4)}.part")
         try:
-            with open(part, "xb") as f: f.write(data); f.flush(); os.fsync(f.fileno())
-            if target.exists(): part.chmod(target.stat().st_mode & 0o7777)
-            os.replace(part, target)
+            if not _without_name(part, data, mode):
+                with open(part, "xb") as f: _fill(f, data, mode)
+            _rename(part, target, replace)
         finally: part.unlink(missing_ok=True)
+        _synchronized(target.parent)
+    except FileExistsError as e: raise StanhlicError(f"{path}: exists already and is left as it is; choose another name") from e
     except (OSError, ValueError) as e:
         raise StanhlicError(f"{path}: cannot be written ({getattr(e, 'strerror', None) or e}); nothing was left there") from e
 
@@ -254,18 +311,25 @@ def _remedy(x):
     return "make x.clip(0, 255).astype('uint8')"
 
 # %% ../nbs/ground/00_images.ipynb #5a0fc559
+def picture_bytes(
+    name: str | Path,   # its suffix chooses the format
+    array: np.ndarray,  # picture, uint8 (H, W, 3)
+) -> bytes:             # a file of that format
+    """A picture as a file without loss; raises `StanhlicError` for a lossy or unknown suffix, or a wrong array."""
+    (fmt, options), array = WRITE_FORMATS[check_writable_suffix(name)], check_picture(array, str(name))
+    if fmt == "WEBP" and max(array.shape) > 16383: raise StanhlicError(f"{name}: WebP holds at most 16383 pixels a side; choose .png")
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, fmt, **options)
+    return out.getvalue()
+
 def write_image(
     path: str | Path,   # target; its suffix chooses the format
     array: np.ndarray,  # picture, uint8 (H, W, 3)
 ) -> None:
     """Write a picture without loss, whole or not at all.
 
-    Raises `StanhlicError` for a lossy or unknown suffix, a wrong array, or a place that cannot be written."""
-    (fmt, options), array = WRITE_FORMATS[check_writable_suffix(path)], check_picture(array, str(path))
-    if fmt == "WEBP" and max(array.shape) > 16383: raise StanhlicError(f"{path}: WebP holds at most 16383 pixels a side; choose .png")
-    out = io.BytesIO()
-    Image.fromarray(array).save(out, fmt, **options)
-    atomic_write(path, out.getvalue())
+    Raises `StanhlicError` as `picture_bytes` does, and for a place that cannot be written."""
+    atomic_write(path, picture_bytes(path, array))
 
 # %% ../nbs/ground/00_images.ipynb #bbdd1e67
 def keep_memory(

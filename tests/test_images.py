@@ -2,6 +2,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -115,7 +117,10 @@ def test_paths(tmp_path, photo):
         with pytest.raises(StanhlicError, match=say): read_image(path)
     write_image(tmp_path / "ü ä.PNG", photo)
     (tmp_path / "notes.txt").write_text("x")
+    for name in (".hidden.png", "._photo.jpg", ".png"): (tmp_path / name).touch()
     assert [p.name for p in image_files(tmp_path)] == ["ü ä.PNG"]
+    for suffix in ("jfif", "JPE", "pnm", "pbm"): (tmp_path / f"b.{suffix}").touch()
+    assert [p.name for p in image_files(tmp_path)] == ["b.JPE", "b.jfif", "b.pbm", "b.pnm", "ü ä.PNG"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(StanhlicError, match="holds no image"): image_files(tmp_path / "empty")
 
@@ -127,6 +132,38 @@ def test_atomic_write_leaves_nothing_half_written(tmp_path, monkeypatch):
     monkeypatch.setattr(images.os, "replace", fail)
     with pytest.raises(StanhlicError, match="No space left"): atomic_write(target, b"new")
     assert target.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_a_killed_write_leaves_nothing_for_good(tmp_path, nameless):
+    """Nothing at all where files without a name exist; else what the next program removes, once it is old."""
+    code = ("import os, sys; from stanhlic import images\nif sys.argv[2] == 'False': images._without_name = lambda *a: False\n"
+            "images.atomic_write(sys.argv[1], lambda f: (f.write(b'half'), f.flush(), os.kill(os.getpid(), 9)))")
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "a.bin", str(nameless)]).returncode == -9
+    left = list(tmp_path.iterdir())
+    if nameless and sys.platform == "linux": assert left == []
+    for p in left: assert p.name.startswith(".stanhlic-"); os.utime(p, (0, 0))
+    (tmp_path / ".stanhlic-00000000.part").touch()  # a program that is writing now
+    images._sweep.cache_clear()
+    atomic_write(tmp_path / "a.bin", b"whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".stanhlic-00000000.part", "a.bin"]
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_atomic_write_of_any_name_and_never_over_what_may_not_be_replaced(tmp_path, monkeypatch, nameless):
+    if not nameless: monkeypatch.setattr(images, "_without_name", lambda *a: False)
+    for name in ("a" * 255, "ü" * 127, os.fsdecode(b"no \xff utf-8")):
+        atomic_write(tmp_path / name, b"1", replace=False)
+        with pytest.raises(StanhlicError, match="exists already"): atomic_write(tmp_path / name, b"2", replace=False)
+        atomic_write(tmp_path / name, b"3")
+        assert (tmp_path / name).read_bytes() == b"3"
+    def appears(f): f.write(b"ours"); (tmp_path / "b").write_bytes(b"theirs")
+    with pytest.raises(StanhlicError, match="exists already"): atomic_write(tmp_path / "b", appears, replace=False)
+    assert (tmp_path / "b").read_bytes() == b"theirs" and not list(tmp_path.glob(".stanhlic-*"))
+    before = os.umask(0o027)
+    try: atomic_write(tmp_path / "c", b"")
+    finally: os.umask(before)
+    assert (tmp_path / "c").stat().st_mode & 0o777 == 0o640
 
 
 def test_atomic_write_places(tmp_path):
