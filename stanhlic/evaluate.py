@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,10 +58,16 @@ def _fresh(command, report, errors):
         except BaseException: process.kill(); raise
     return process.returncode
 
+def signal_name(number) -> str:
+    """`SIGTERM` for 15."""
+    try: return signal.Signals(number).name
+    except ValueError: return f"signal {number}"
+
 def _check_end(code, said):
     "Raise what the end of a process means, by its exit code and its last words"
     if code == 1 and said.startswith("refused: "): raise StanhlicError(said.removeprefix("refused: ").strip())
-    if code < 0: raise NotEnoughMemory(f"the decoding process was killed (signal {-code}), usually for lack of memory; use smaller pictures or fewer at a time")
+    if code == -9: raise NotEnoughMemory("the decoding process was killed (signal 9), usually for lack of memory; use smaller pictures or fewer at a time")
+    if code < 0: raise StanhlicError(f"the decoding process was ended by {signal_name(-code)}; start again, and report it if it comes back")
     if code: raise RuntimeError(f"the decoding process ended with {code}:\n{said}")
 
 def decode_folder(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['READ_FORMATS', 'READ_SUFFIXES', 'READ_LIMIT', 'LONGEST', 'DECODING', 'WRITE_FORMATS', 'group_memory', 'free_memory',
            'check_memory', 'decode_image', 'read_bytes', 'check_head', 'read_image', 'color_profile', 'is_image_name',
-           'image_files', 'atomic_write', 'check_writable_suffix', 'check_picture', 'picture_bytes', 'write_image',
-           'keep_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
+           'find_files', 'image_files', 'atomic_write', 'check_writable_suffix', 'check_picture', 'picture_bytes',
+           'write_image', 'keep_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
 
 # %% ../nbs/ground/00_images.ipynb #961f14dd
 import contextlib, ctypes, functools, io, os, re, secrets, time, warnings
@@ -185,6 +185,20 @@ def is_image_name(
     """Does a file's name say that it is a picture?"""
     return not Path(path).name.startswith(".") and Path(path).suffix.lower() in READ_SUFFIXES
 
+def find_files(
+    folder: str | Path,              # to look in
+    wanted: Callable,                # name -> bool
+    recursive: bool = False,         # its subfolders too, but for hidden ones and links
+) -> tuple:                          # paths that are wanted, and the others, each sorted; hidden files are in neither
+    """Files of a folder; raises `StanhlicError` if it cannot be listed."""
+    def refuse(e): raise StanhlicError(f"{e.filename}: cannot be listed ({e.strerror})") from e
+    found, others = [], []
+    for here, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [f for f in folders if not f.startswith(".")] if recursive else []
+        for p in (Path(here, n) for n in names if not n.startswith(".")):
+            if p.is_file(): (found if wanted(p) else others).append(p)
+    return sorted(found), sorted(others)
+
 def image_files(
     folder: str | Path,  # folder of images, not searched below
 ) -> list:               # their paths, sorted by name
@@ -192,7 +206,7 @@ def image_files(
     folder = Path(folder)
     if folder.is_file(): raise StanhlicError(f"{folder}: is a file; give the folder it is in")
     if not folder.is_dir(): raise StanhlicError(f"{folder}: no such folder")
-    files = sorted(p for p in folder.iterdir() if is_image_name(p) and p.is_file())
+    files, _ = find_files(folder, is_image_name)
     if not files: raise StanhlicError(f"{folder}: holds no image ({' '.join(READ_SUFFIXES)})")
     return files
 

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['seed_of', 'drawn_picture', 'ImagePool', 'split_files', 'load_arrays', 'training_arrays', 'central_crops', 'Plan',
            'validation_crops', 'precision_of', 'learning_rate', 'distortion', 'average', 'provenance',
-           'save_checkpoint', 'load_checkpoint', 'Trainer', 'descend', 'read_log', 'commits_of', 'elapsed',
-           'draw_curve', 'fit', 'is_main', 'load_profile', 'make_plan']
+           'save_checkpoint', 'load_checkpoint', 'newest_checkpoint', 'Trainer', 'descend', 'read_log', 'commits_of',
+           'elapsed', 'draw_curve', 'fit', 'is_main', 'load_profile', 'make_plan']
 
 # %% ../nbs/ground/10_training.ipynb #f3a51b8d
-import contextlib, io, itertools, json, math, os, platform, subprocess, time
+import contextlib, io, itertools, json, math, os, platform, signal, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from .datasets import find_dataset, has_dataset, list_datasets, sample_photograph
 from .errors import StanhlicError, needs
-from .images import READ_SUFFIXES, atomic_write, free_memory, keep_memory, read_image
+from .images import atomic_write, find_files, free_memory, is_image_name, keep_memory, read_image
 from .soap import SOAP
 with needs("train"):
     from accelerate import Accelerator
@@ -162,7 +162,7 @@ def load_arrays(
 def _find(data) -> tuple[list, str]:
     """Files of a folder, a list or a data set, and what to call them."""
     if isinstance(data, (list, tuple)): return list(data), "{} photographs"
-    if data and Path(data).is_dir(): return [p for p in Path(data).rglob("*") if p.suffix.lower() in READ_SUFFIXES and p.is_file()], "{} photographs"
+    if data and Path(data).is_dir(): return find_files(data, is_image_name, recursive=True)[0], "{} photographs"
     name = str(data or "train")
     if name not in list_datasets(): raise StanhlicError(f"{name}: no such folder, nor a data set ({', '.join(list_datasets())})")
     return find_dataset(name), f"data set {name}, {{}} of {{}} photographs"
@@ -218,7 +218,7 @@ class Plan:
     optimizer: str = "adam"       # "adam" or "soap"
     drawn: float = 0.0            # share of the crops that are drawn, not photographed
     validate_every: int = 500     # steps between validations, and between checkpoints
-    keep: int = 1                 # checkpoints kept, the newest included
+    keep: int = 2                 # checkpoints kept, the newest included
     log_every: int = 50           # steps between lines of the log
     seed: int = 0
 
@@ -300,13 +300,10 @@ def save_checkpoint(
     path: Path,
     state: dict,  # tensors, numbers, strings, nested
 ):
-    """Write a checkpoint beside its name, then rename; raises `StanhlicError` if the disk refuses."""
-    part = Path(f"{path}.part")
-    try:
-        torch.save(state, part); os.replace(part, path)
-    except (OSError, RuntimeError) as e:
-        part.unlink(missing_ok=True)
-        raise StanhlicError(f"{path}: checkpoint not written ({e}); the previous one is kept, free some space and resume") from None
+    """Write a checkpoint whole or not at all; raises `StanhlicError` if the disk refuses."""
+    try: atomic_write(path, lambda f: torch.save(state, f))
+    except (StanhlicError, RuntimeError) as e:
+        raise StanhlicError(f"{path}: checkpoint not written ({e.__cause__ or e}); the previous one is kept, free some space and resume") from None
 
 def load_checkpoint(
     path: Path,
@@ -314,6 +311,18 @@ def load_checkpoint(
     """Read a checkpoint; only tensors and plain values are accepted."""
     try: return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e: raise StanhlicError(f"{path}: not a readable checkpoint ({type(e).__name__}); start without --resume") from None
+
+def newest_checkpoint(
+    out: Path,  # folder of a run
+) -> dict:
+    """The newest checkpoint of a run that can be read; those that cannot are named on standard error. Raises `StanhlicError` if there is none."""
+    torn = []
+    for path in (out / "last.pt", *sorted(out.glob("step-*.pt"), reverse=True)):
+        try: state = load_checkpoint(path)
+        except StanhlicError as e: torn.append(e); continue
+        if torn: tqdm.write(f"stanhlic: note: {torn[0]}; going on from {path.name}, step {state['step']}".replace("; start without --resume", ""), file=sys.stderr)
+        return state
+    raise torn[0]
 
 # %% ../nbs/ground/10_training.ipynb #07d4499f
 def _groups(model, main: list, plan: Plan) -> list[dict]:
@@ -507,6 +516,24 @@ def _validate(t: Trainer, validate: Callable, out: Path) -> dict:
             save_checkpoint(out / "best.pt", {"step": t.step, "model": model.state_dict()})
     return numbers
 
+# %% ../nbs/ground/10_training.ipynb #83ed1613
+@contextlib.contextmanager
+def _asked_to_stop():
+    """A list that SIGTERM fills; a second SIGTERM ends the process as ever."""
+    asked, there = [], threading.current_thread() is threading.main_thread()
+    def ask(number, frame): asked.append(number); signal.signal(signal.SIGTERM, before)
+    before = there and (signal.signal(signal.SIGTERM, ask) or signal.SIG_DFL)
+    try: yield asked
+    finally:
+        if there: signal.signal(signal.SIGTERM, before)
+
+def _leave(t: Trainer, out: Path, rows: list):
+    """Save what SIGTERM would lose, unless a step since the last line of the log had no finite gradient; end the process."""
+    sound = all(math.isfinite(r["norm"]) for r in rows)
+    if sound: _save(t, out)
+    tqdm.write(f"stanhlic: note: {out}: stopped at step {t.step}, as asked by SIGTERM; --resume goes on from {'there' if sound else 'the last checkpoint'}", file=sys.stderr)
+    sys.exit(128 + signal.SIGTERM)
+
 # %% ../nbs/ground/10_training.ipynb #501c0f8c
 def fit(
     model: nn.Module,
@@ -522,24 +549,27 @@ def fit(
     stop_at: int = None,          # stop early at this step, as a kill would
     start: dict = None,           # checkpoint of another run to branch off from, moments of the optimizer included
 ) -> nn.Module:                   # the model with its best averaged weights
-    """Train a model. Raises `StanhlicError` on a folder that holds another run, a loss that is not finite, or a file that cannot be written."""
+    """Train a model. Raises `StanhlicError` on a folder that holds another run, a loss that is not finite, or a file that cannot be written.
+
+    SIGTERM ends the process after the present step, with a checkpoint of it."""
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     if not resume and (out / "last.pt").exists(): raise StanhlicError(f"{out}: holds a run; go on with it (resume), or take another folder")
     keep_memory(2 ** 31 - 1)
     torch.set_flush_denormal(True)  # moments of quiet filters decay into denormal numbers, which would double the time of a step
     t, rows = Trainer(model, plan, device, schedule), []
     main, resumed = t.accelerator.is_main_process, resume and (out / "last.pt").exists()
-    if resumed: t.restore(load_checkpoint(out / "last.pt"))
+    if resumed: t.restore(newest_checkpoint(out))
     elif start: t.branch(start)
     t.accelerator.wait_for_everyone()
     if main: _open_folder(t, out, resumed, facts or {})
     began, cpu, pool = time.monotonic() - t.seconds, time.process_time() - t.cpu_seconds, pool.to(t.device)
-    with tqdm(total=plan.steps, initial=t.step, desc=out.name, unit="step", disable=not main, mininterval=2) as bar:
+    with tqdm(total=plan.steps, initial=t.step, desc=out.name, unit="step", disable=not main, mininterval=2) as bar, _asked_to_stop() as asked:
         while t.step < min(plan.steps, stop_at or plan.steps):
             rows.append(descend(t, loss, pool)); bar.update()
             saves = t.step % plan.validate_every == 0 or t.step == plan.steps
-            if not saves and t.step % plan.log_every: continue
             t.seconds, t.cpu_seconds = time.monotonic() - began, time.process_time() - cpu
+            if asked and main and not saves: _leave(t, out, rows)
+            if not saves and t.step % plan.log_every: continue
             line = _line(t, rows); rows.clear()
             if not main: continue
             if saves and validate: line |= _validate(t, validate, out)

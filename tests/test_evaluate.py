@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stanhlic.errors import StanhlicError
+from stanhlic.errors import NotEnoughMemory, StanhlicError
 from stanhlic.evaluate import (QUALITIES, SCHEMA, _check_end, _damage, _fresh, _places, _test_picture, decode_folder, environment, evaluate, load_images,
                                read_results, self_test, write_results)
 from stanhlic.images import write_image
@@ -45,7 +45,12 @@ def test_a_fresh_process_decodes_a_folder_or_says_why_not(models, pictures, tmp_
 
 def test_a_killed_process_is_one_line():
     code = _fresh(["import os, signal; os.kill(os.getpid(), signal.SIGKILL)"], print, None)
-    with pytest.raises(StanhlicError, match=r"killed \(signal 9\)"): _check_end(code, "")
+    with pytest.raises(NotEnoughMemory, match=r"killed \(signal 9\)"): _check_end(code, "")
+
+
+def test_memory_is_blamed_for_kills_alone():
+    with pytest.raises(StanhlicError, match="ended by SIGTERM") as e: _check_end(-15, "")
+    assert not isinstance(e.value, NotEnoughMemory)
 
 
 def test_places():

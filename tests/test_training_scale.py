@@ -3,7 +3,9 @@
 Run as a script it trains each system for three steps. `torchrun` starts two of it, since `accelerate launch --cpu` can start several only through MPI;
 Accelerate finds its place in what torchrun sets, as it does in what its own launcher sets on GPUs."""
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -263,7 +265,7 @@ def test_a_validation_that_is_no_number(tmp_path):
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, what):
     full = OSError(28, "No space left on device")
     def save(state, path, *rest, real=torch.save):
-        if state["step"] == 4: Path(path).write_bytes(b"half of it"); raise full
+        if state["step"] == 4: path.write(b"half of it"); raise full
         real(state, path, *rest)
     def openfile(path, mode="r", *rest, real=open, **options):
         if str(path).endswith("log.jsonl") and mode == "a" and len(read_log(Path(path))) == 3: raise full
@@ -272,7 +274,31 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, what)
         if what == "checkpoint": m.setattr(torch, "save", save)
         else: m.setattr("builtins.open", openfile)
         with pytest.raises(StanhlicError, match="No space left on device.*resume") as stopped: go(tmp_path)
-    assert "\n" not in str(stopped.value) and load_checkpoint(tmp_path / "last.pt")["step"] == 2 and not list(tmp_path.glob("*.part"))
+    assert "\n" not in str(stopped.value) and load_checkpoint(tmp_path / "last.pt")["step"] == 2 and not [p for p in tmp_path.iterdir() if p.suffix == ".part"]
+    assert torch.equal(go(tmp_path, resume=True).weight, go(tmp_path / "whole").weight)
+
+
+def test_a_torn_checkpoint_falls_back_on_the_newest_whole_one(tmp_path, capsys):
+    whole = go(tmp_path).weight.detach().clone()
+    data = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(data[:len(data) // 2])  # and with it the newest of those that were kept, which is the same file
+    assert torch.equal(go(tmp_path, resume=True).weight, whole)
+    said = capsys.readouterr().err
+    assert "last.pt: not a readable checkpoint" in said and "going on from step-00000004.pt, step 4" in said
+    for p in tmp_path.glob("*.pt"): p.write_bytes(b"")
+    with pytest.raises(StanhlicError, match="last.pt: not a readable checkpoint"): go(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("finite", [True, False])
+def test_sigterm_costs_no_steps(tmp_path, capsys, finite):
+    calls, before = iter(range(100)), signal.getsignal(signal.SIGTERM)
+    def told(model, x):
+        value, facts = loss(model, x)
+        if model.training and next(calls) == 2: os.kill(os.getpid(), signal.SIGTERM); value = value * (1 if finite else float("nan"))
+        return value, facts
+    with pytest.raises(SystemExit) as end: go(tmp_path, told, plan=Plan(**vars(PLAN) | {"log_every": 100}))
+    assert end.value.code == 143 and signal.getsignal(signal.SIGTERM) is before and "stopped at step 3" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == (3 if finite else 2)
     assert torch.equal(go(tmp_path, resume=True).weight, go(tmp_path / "whole").weight)
 
 

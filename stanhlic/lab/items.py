@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ..datasets import demo_images, find_dataset, has_dataset, sample_photograph
 from ..errors import StanhlicError
-from ..images import READ_SUFFIXES, read_image
+from ..images import find_files, is_image_name, read_image
 from ..modelfile import inspect_weights, save_weights
 from ..zoo import list_models, model_path
 from .curves import figure_numbers
@@ -66,7 +66,7 @@ def describe_photographs(
 ) -> list:      # name, number of files, bytes
     """What a training was given, so that another set of photographs is not mistaken for it."""
     folder = Path(data or "train")
-    files = [p for p in folder.rglob("*") if p.suffix.lower() in READ_SUFFIXES] if folder.is_dir() else find_dataset(data or "train", verify=False)
+    files = find_files(folder, is_image_name, recursive=True)[0] if folder.is_dir() else find_dataset(data or "train", verify=False)
     return [folder.name, len(files), sum(p.stat().st_size for p in files)]
 
 @dataclass

@@ -204,7 +204,7 @@ def run_item(
 
     Raises `StanhlicError` as `check_parameters` does, or if the notebook fails."""
     with needs("reproduce"): import papermill
-    with needs("reproduce"): from nbclient.exceptions import CellTimeoutError
+    with needs("reproduce"): from nbclient.exceptions import DeadKernelError
     given, known = check_parameters(entry, profile, folder, settings), defaults(entry, folder)
     if "out" in known and entry["outputs"] and not any(s.startswith("out=") for s in settings) and _aside(entry, profile, known, settings):
         given = given | {"out": str(Path(runs, entry["outputs"][0]).parent)}
@@ -216,7 +216,8 @@ def run_item(
     except papermill.PapermillExecutionError as e:
         said = (str(e.evalue).strip().splitlines() or [""])[-1]
         raise StanhlicError(f"{entry['id']} failed: {e.ename}: {said}; see {record}") from e
-    except (CellTimeoutError, RuntimeError) as e: raise StanhlicError(f"{entry['id']} failed: its kernel died, often for lack of memory; see {record}") from e
+    except DeadKernelError as e: raise StanhlicError(f"{entry['id']} failed: its kernel died, often for lack of memory; see {record}") from e
+    except (RuntimeError, TimeoutError) as e: raise StanhlicError(f"{entry['id']} failed: its kernel could not be started or did not answer ({' '.join(str(e).split()) or type(e).__name__})") from e
     return record, [str(p) for p in places if stamp(p) != before[p]]
 
 def _in_the_way(entry, profile, folder):
