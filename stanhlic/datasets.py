@@ -1,6 +1,6 @@
 """Know every file by its hash, find it where the machine has it, fetch it only when asked."""
 
-import hashlib, http.client, os, urllib.error, urllib.request
+import contextlib, hashlib, http.client, os, threading, time, urllib.error, urllib.request
 from pathlib import Path
 import numpy as np
 import stanhlic
@@ -47,16 +47,19 @@ def is_file_of(
     except StanhlicError: return False
 
 def cache_folder() -> Path:  # need not exist yet
-    """The user's cache: $STANHLIC_CACHE, else $XDG_CACHE_HOME/stanhlic, else ~/.cache/stanhlic."""
+    """The user's cache: $STANHLIC_CACHE, else $XDG_CACHE_HOME/stanhlic, else ~/.cache/stanhlic. Raises `StanhlicError` for a user without a home folder."""
     if os.environ.get("STANHLIC_CACHE"): return Path(os.environ["STANHLIC_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stanhlic"
+    try: return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stanhlic"
+    except RuntimeError: raise StanhlicError("this user has no home folder, so there is no place for data sets; set STANHLIC_CACHE to a folder") from None
 
 def search_folders(
     name: str,  # data set
 ) -> list:      # folders where it is looked for, in order
     """Places where a data set may be."""
-    given = os.environ.get("STANHLIC_DATA")
-    return ([Path(given) / name] if given else []) + [Path("data") / name, cache_folder() / name]
+    given, places = os.environ.get("STANHLIC_DATA"), [Path("data") / name]
+    if given: places.insert(0, Path(given) / name)
+    with contextlib.suppress(StanhlicError): places.append(cache_folder() / name)
+    return places
 
 def _entries(name, prefix=""):
     "Manifest lines whose path starts with the prefix"
@@ -105,21 +108,55 @@ def has_dataset(
     """Is a data set available?"""
     return _locate(name, _entries(name, prefix)) is not None
 
+PATIENCE, SLOWEST = 30, 1000  # seconds; bytes a second, over so many seconds, below which a server is given up
+
+def _answer(request):
+    "The reply to a request, or what went wrong; a server may take its time for each byte of it, but not for all"
+    said = []
+    def ask():
+        try: said.append(urllib.request.urlopen(request, timeout=PATIENCE))
+        except BaseException as e: said.append(e)
+    thread = threading.Thread(target=ask, daemon=True); thread.start(); thread.join(PATIENCE)
+    if not said: raise TimeoutError("the server does not answer")
+    if isinstance(said[0], BaseException): raise said[0]
+    return said[0]
+
+def _blocks(reply):
+    "What a server sends, as it comes; raises `TimeoutError` for one that trickles"
+    start, got = time.monotonic(), 0
+    while block := reply.read1(1 << 16):
+        yield block
+        got, passed = got + len(block), time.monotonic() - start
+        if passed > PATIENCE:
+            if got < SLOWEST * passed: raise TimeoutError(f"the server sends {got / passed:.0f} bytes a second")
+            start, got = time.monotonic(), 0
+
 def _receive(url, part, limit, bar):
     "One request, appended to the part file; returns whether it is complete"
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "stanhlic"} | ({"Range": f"bytes={have}-"} if have else {}))
-    with urllib.request.urlopen(request, timeout=30) as reply:
+    with _answer(request) as reply:
         resumed = reply.status == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         left = reply.headers.get("Content-Length")
         bar.reset(total=int(left) + (have if resumed else 0) if left else None)
         if resumed: bar.update(have)
         with open(part, "ab" if resumed else "wb") as f:
             got = 0
-            while block := reply.read(1 << 16):
+            for block in _blocks(reply):
                 f.write(block); bar.update(len(block)); got += len(block)
                 if f.tell() > limit: raise StanhlicError(f"{url}: sends more than {limit} bytes, far over the manifest; try another mirror")
     return left is None or got == int(left)
+
+@contextlib.contextmanager
+def _alone(folder):
+    "Wait until no other process downloads into a folder; the system lets go of what a killed one held"
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):  # systems without such locks
+            import fcntl
+            fd = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
 
 def download(
     url: str,               # http, https or file address
@@ -128,15 +165,22 @@ def download(
     progress: bool = True,  # draw a bar
     attempts: int = 3,      # connections before giving up
 ) -> Path:                  # the file
-    """Download one file, resuming what an earlier attempt left, and check it.
+    """Download one file, resuming what an earlier attempt left, and check it; one that another process has fetched meanwhile is taken as it is.
 
     Raises `StanhlicError` if it cannot be downloaded (the part is kept, to resume later) or does not match the manifest (the part is deleted)."""
     path = Path(path); part = path.with_name(path.name + ".part")
+    try: path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise StanhlicError(f"{path.parent}: cannot be created ({e.strerror}); choose another folder") from e
+    with _alone(path.parent):
+        if not (path.is_file() and is_file_of(path, entry)): _download(url, part, entry, progress, attempts); os.replace(part, path)
+    return path
+
+def _download(url, part, entry, progress, attempts):
+    "The part file, complete and checked"
     why, done = "", False
-    with tqdm(desc=path.name, unit="B", unit_scale=True, leave=False, disable=not progress) as bar:
+    with tqdm(desc=part.stem, unit="B", unit_scale=True, leave=False, disable=not progress) as bar:
         for _ in range(attempts):
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 done = _receive(url, part, 4 * entry["size"] + (1 << 20), bar)
                 why = "the connection broke"
             except urllib.error.HTTPError as e:
@@ -145,13 +189,11 @@ def download(
             except (urllib.error.URLError, http.client.HTTPException, OSError) as e: why = str(getattr(e, "reason", None) or e)
             if done: break
     if not done:
-        kept = f"; {part.stat().st_size} bytes are kept, run again to resume" if part.exists() else "; check the network or pass mirror="
+        kept = f"; {part.stat().st_size} bytes are kept, run again to resume" if part.exists() else "; check the network or give a mirror"
         raise StanhlicError(f"{url}: cannot be downloaded ({why}){kept}")
     if not is_file_of(part, entry):
         part.unlink()
         raise StanhlicError(f"{url}: not the file the manifest lists (SHA-256 differs); try again or another mirror")
-    os.replace(part, path)
-    return path
 
 def fetch(
     name: str,                  # data set

@@ -21,6 +21,7 @@ class Handler(BaseHTTPRequestHandler):
         data = s.data.get(self.path.strip("/"))
         want = self.headers.get("Range")
         s.asked.append(want)
+        if s.mute: s.end.wait(s.mute)
         if data is None: return self.send_error(404)
         if s.fail: s.fail -= 1; return self.send_error(503)
         start = int(want[6:-1]) if want and s.ranges else 0
@@ -29,18 +30,21 @@ class Handler(BaseHTTPRequestHandler):
         if start: self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
-        self.wfile.write(data[start:][: s.cut])
+        rest = data[start:][: s.cut]
+        for i in range(0, len(rest), 100 if s.slow else 1 << 20):
+            s.end.wait(s.slow)
+            self.wfile.write(rest[i:][: 100 if s.slow else 1 << 20])
 
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     s = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    s.data, s.asked, s.fail, s.ranges, s.cut = dict(DATA), [], 0, True, None
+    s.data, s.asked, s.fail, s.ranges, s.cut, s.slow, s.mute, s.end = dict(DATA), [], 0, True, None, 0, 0, threading.Event()
     s.url = f"http://127.0.0.1:{s.server_port}"
     threading.Thread(target=s.serve_forever, daemon=True).start()
     yield s
-    s.shutdown(); s.server_close()
+    s.end.set(); s.shutdown(); s.server_close()
 
 
 @pytest.fixture
@@ -129,6 +133,33 @@ def test_download_failures_are_one_line(server, tmp_path):
         server.data["big"] = b"0" * (2 << 20)
         with pytest.raises(StanhlicError, match=say) as err: download(url, target, want, progress=False)
         assert "\n" not in str(err.value) and not target.exists()
+
+
+def test_two_downloads_at_once_both_succeed(server, tmp_path):
+    """The second one waits, then finds the file."""
+    server.slow = 0.05
+    paths, threads = [], []
+    for _ in range(3): threads.append(threading.Thread(target=lambda: paths.append(download(f"{server.url}/a0.bin", tmp_path / "new" / "a0.bin", entry("a0.bin"), progress=False))))
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert len(paths) == 3 and (tmp_path / "new" / "a0.bin").read_bytes() == DATA["a0.bin"] and len(server.asked) == 1
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a0.bin"]
+
+
+@pytest.mark.parametrize("how, said", [("slow", "bytes a second"), ("mute", "does not answer")])
+def test_a_server_that_trickles_is_given_up(server, tmp_path, monkeypatch, how, said):
+    monkeypatch.setattr(datasets, "PATIENCE", 0.2)
+    setattr(server, how, 60.0 if how == "mute" else 0.05)
+    monkeypatch.setattr(datasets, "SLOWEST", 1e6)
+    with pytest.raises(StanhlicError, match=said): download(f"{server.url}/a0.bin", tmp_path / "a0.bin", entry("a0.bin"), progress=False, attempts=1)
+
+
+def test_a_user_without_a_home_folder(monkeypatch):
+    def none(): raise RuntimeError("Could not determine home directory.")
+    for name in ("STANHLIC_CACHE", "XDG_CACHE_HOME", "STANHLIC_DATA"): monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(datasets.Path, "home", none)
+    assert [p.name for p in search_folders("kodak")] == ["kodak"]
+    with pytest.raises(StanhlicError, match="no home folder.*STANHLIC_CACHE"): fetch("kodak")
 
 
 def test_fetch_a_set(server, toy, tmp_path):
