@@ -178,13 +178,14 @@ def color_profile(
     except Exception: name = "unreadable"  # a damaged profile raises almost anything
     return None if "srgb" in name.lower().replace(" ", "") else name
 
-# %% ../nbs/ground/00_images.ipynb #62a7fbd6
+# %% ../nbs/ground/00_images.ipynb #051fdc07
 def is_image_name(
     path: str | Path,
 ) -> bool:            # by suffix, in lower case; a name that begins with a dot is none, whatever follows
     """Does a file's name say that it is a picture?"""
     return not Path(path).name.startswith(".") and Path(path).suffix.lower() in READ_SUFFIXES
 
+# %% ../nbs/ground/00_images.ipynb #8d80b6c6
 def find_files(
     folder: str | Path,              # to look in
     wanted: Callable,                # name -> bool
@@ -199,6 +200,7 @@ def find_files(
             if p.is_file(): (found if wanted(p) else others).append(p)
     return sorted(found), sorted(others)
 
+# %% ../nbs/ground/00_images.ipynb #62a7fbd6
 def image_files(
     folder: str | Path,  # folder of images, not searched below
 ) -> list:               # their paths, sorted by name
@@ -210,7 +212,7 @@ def image_files(
     if not files: raise StanhlicError(f"{folder}: holds no image ({' '.join(READ_SUFFIXES)})")
     return files
 
-# %% ../nbs/ground/00_images.ipynb #0483556d
+# %% ../nbs/ground/00_images.ipynb #d60bc988
 @functools.cache
 def _sweep(folder):
     "Remove what killed programs left in a folder, once in a process"
@@ -225,6 +227,7 @@ def _fill(f, data, mode):
     if mode is not None: os.chmod(f.name, mode)
     os.fsync(f.fileno())
 
+# %% ../nbs/ground/00_images.ipynb #15b2a646
 def _without_name(part, data, mode):
     "Write a file that gets the name `part` when it is complete; False where the system has no such files"
     try: fd = os.open(part.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
@@ -237,6 +240,7 @@ def _without_name(part, data, mode):
         finally: os.close(folder)
     return True
 
+# %% ../nbs/ground/00_images.ipynb #0483556d
 def _synchronized(folder):
     "Have a folder's new names reach the disk, where the system can"
     with contextlib.suppress(OSError, AttributeError):
@@ -244,7 +248,7 @@ def _synchronized(folder):
         try: os.fsync(fd)
         finally: os.close(fd)
 
-# %% ../nbs/ground/00_images.ipynb #da0bada4
+# %% ../nbs/ground/00_images.ipynb #ced7864e
 def _rename(part, target, replace):
     "Give a complete file its name in one step"
     if replace: os.replace(part, target); return
@@ -254,6 +258,7 @@ def _rename(part, target, replace):
         if os.path.lexists(target): raise FileExistsError from None
         os.replace(part, target)
 
+# %% ../nbs/ground/00_images.ipynb #da0bada4
 def atomic_write(
     path: str | Path,         # the file to write
     data: bytes | Callable,   # its content, or what writes it into an open file
@@ -324,7 +329,7 @@ def _remedy(x):
     if x.dtype == np.uint16: return "make (x // 257).astype('uint8')"
     return "make x.clip(0, 255).astype('uint8')"
 
-# %% ../nbs/ground/00_images.ipynb #5a0fc559
+# %% ../nbs/ground/00_images.ipynb #ec8a9e5a
 def picture_bytes(
     name: str | Path,   # its suffix chooses the format
     array: np.ndarray,  # picture, uint8 (H, W, 3)
@@ -336,6 +341,7 @@ def picture_bytes(
     Image.fromarray(array).save(out, fmt, **options)
     return out.getvalue()
 
+# %% ../nbs/ground/00_images.ipynb #5a0fc559
 def write_image(
     path: str | Path,   # target; its suffix chooses the format
     array: np.ndarray,  # picture, uint8 (H, W, 3)

@@ -295,7 +295,7 @@ def provenance(
     return {**facts, "plan": asdict(plan) | {"precision": precision_of(plan, facts.get("device", "cpu"))}, "commit": _commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "python": platform.python_version(), "torch": torch.__version__, **machine}
 
-# %% ../nbs/ground/10_training.ipynb #7551af7f
+# %% ../nbs/ground/10_training.ipynb #bbb27f8e
 def save_checkpoint(
     path: Path,
     state: dict,  # tensors, numbers, strings, nested
@@ -312,6 +312,7 @@ def load_checkpoint(
     try: return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e: raise StanhlicError(f"{path}: not a readable checkpoint ({type(e).__name__}); start without --resume") from None
 
+# %% ../nbs/ground/10_training.ipynb #7551af7f
 def newest_checkpoint(
     out: Path,  # folder of a run
 ) -> dict:
@@ -516,7 +517,7 @@ def _validate(t: Trainer, validate: Callable, out: Path) -> dict:
             save_checkpoint(out / "best.pt", {"step": t.step, "model": model.state_dict()})
     return numbers
 
-# %% ../nbs/ground/10_training.ipynb #83ed1613
+# %% ../nbs/ground/10_training.ipynb #759d9624
 @contextlib.contextmanager
 def _asked_to_stop():
     """A list that SIGTERM fills; a second SIGTERM ends the process as ever."""
@@ -527,6 +528,7 @@ def _asked_to_stop():
     finally:
         if there: signal.signal(signal.SIGTERM, before)
 
+# %% ../nbs/ground/10_training.ipynb #83ed1613
 def _leave(t: Trainer, out: Path, rows: list):
     """Save what SIGTERM would lose, unless a step since the last line of the log had no finite gradient; end the process."""
     sound = all(math.isfinite(r["norm"]) for r in rows)
