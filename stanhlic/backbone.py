@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from .errors import StanhlicError
+from .modelfile import check_sizes
 from .priors import FactorizedPrior, bits, gaussian_mass, lower_bound, SCALE_MIN
 
 # %% ../nbs/ground/06_backbone.ipynb #1fe629ec
@@ -29,6 +31,12 @@ class Zou22Config:
     units: int = 3                                   # residual units in each branch of an attention gate
     outer: tuple[int, ...] = ()                      # channels at 1/2 and 1/4 of the resolution; empty: N
     outer_gate: bool = True                          # an attention gate at 1/4 of the resolution, besides the one at 1/16
+
+    def __post_init__(self):
+        check_sizes(self, width=2, latent=2, outer=2, support=0, units=0)
+        gated = [self.latent, *[(self.outer or (self.width,))[-1]] * self.outer_gate]
+        if len(self.outer) not in (0, 2) or self.latent % self.slices or any(n % self.heads for n in gated):
+            raise StanhlicError("these sizes do not divide; latent is a multiple of slices and heads, outer holds two widths or none")
 
 ZOU22 = Zou22Config()
 ZOU22_COMPACT = Zou22Config(width=64, latent=96, slices=4, support=3, context=(64,), heads=2, units=1, outer=(32, 64), outer_gate=False)

@@ -14,6 +14,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from .backbone import FixedRate
+from .errors import StanhlicError
+from .modelfile import check_sizes
 from .priors import SCALE_MIN, FactorizedPrior, lower_bound
 
 # %% ../nbs/ground/07_lean.ipynb #e26b72a5
@@ -29,6 +31,10 @@ class LeanConfig:
     hyper: int = 88                                    # channels inside h_a and h_s
     feature: int = 128                                 # channels that h_s hands to the slices
     width: int = 64                                    # N: channels of z
+
+    def __post_init__(self):
+        check_sizes(self, quarter=2, eighth=2, hidden=2, blocks=0)
+        if len(self.blocks) != 3 or not self.widths or self.latent < 2: raise StanhlicError("a lean network has three numbers of blocks and at least one slice")
 
     @property
     def latent(self) -> int: return sum(self.widths)   # M: channels of y

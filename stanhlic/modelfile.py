@@ -4,9 +4,12 @@ import hashlib
 import json
 import math
 import os
+import numbers
 import re
+import stat
 import zipfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +24,48 @@ FORMAT = 1
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
-MAX_HEADER = 2**24  # bytes; the largest model here needs about 0.1 MB
+MAX_HEADER = 2**22  # bytes; the largest model here needs about 0.2 MB
+MAX_SIZE = 4096     # of any width, number of layers or of parts in a configuration
+MAX_LIST = 256      # entries of a list in a configuration
+
+def _no_constant(word): raise ValueError(f"{word} is no number")
+
+def _once(pairs):
+    "A JSON object, each of whose names occurs once"
+    if len(found := dict(pairs)) < len(pairs): raise ValueError("a name occurs twice")
+    return found
+
+def read_json(
+    text: str | bytes,
+) -> object:
+    """Value of a JSON text from outside; raises `ValueError` for anything that is not strictly JSON: NaN, a name twice, nesting or digits without end."""
+    try: return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except RecursionError: raise ValueError("it is nested too deeply") from None
+
+def check_sizes(
+    config,         # dataclass of whole numbers, tuples of them, real numbers, switches and words; fields of other types are left alone
+    **least: int,   # smallest whole number of a field, 1 if it is not named
+) -> None:
+    """Raise `StanhlicError` unless every size is a whole number within bounds, every tuple short, every number finite and every switch a truth value."""
+    for f in fields(config):
+        value, low = getattr(config, f.name), least.get(f.name, 1)
+        if f.type in (bool, str): sound = isinstance(value, f.type)
+        elif f.type is int: sound = _is_size(value, low)
+        elif f.type is float: sound = isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) < 1e9
+        else: sound = f.type != tuple[int, ...] or isinstance(value, tuple) and len(value) <= 16 and all(_is_size(n, low) for n in value)
+        if not sound: raise StanhlicError(f"{f.name} {str(value)[:40]} cannot be" + (f"; a size is a whole number from {low} to {MAX_SIZE}" if f.type in (int, tuple[int, ...]) else ""))
+
+def _is_size(n, least): return isinstance(n, numbers.Integral) and not isinstance(n, bool) and least <= n <= MAX_SIZE
+
+def _check_config(value, depth=0):
+    "Raise `ValueError` for a configuration that no model here has"
+    if depth > 6: raise ValueError("nested too deeply")
+    if isinstance(value, (dict, list, tuple)):
+        if len(value) > MAX_LIST: raise ValueError(f"{len(value)} entries where at most {MAX_LIST} may be")
+        for entry in value.values() if isinstance(value, dict) else value: _check_config(entry, depth + 1)
+    elif isinstance(value, str):
+        if len(value) > 64: raise ValueError("a word of more than 64 letters")
+    elif value is not None and not (isinstance(value, numbers.Real) and abs(value) < 1e9): raise ValueError(f"a number out of all bounds, {str(value)[:20]}")
 
 def fingerprint(
     tensors: dict,  # name -> tensor, any device
@@ -58,7 +102,15 @@ def _check_header(header, path):
     if not re.fullmatch("[0-9a-f]{16}", str(header.get("fingerprint"))): raise StanhlicError(f"{path}: the header lacks a fingerprint; give a file that stanhlic saved")
     for key in ("config", "provenance"):
         if not isinstance(header.get(key), dict): raise StanhlicError(f"{path}: the header lacks {key!r}; give a file that stanhlic saved")
+    if not isinstance(text := header.get("description", ""), str) or len(text) > 2000: raise StanhlicError(f"{path}: its description is no text of at most 2,000 letters; shorten it")
+    try: _check_config(header["config"])
+    except ValueError as e: raise StanhlicError(f"{path}: its configuration holds {e}; give a file that stanhlic saved") from e
     return header
+
+def _check_finite(tensors, path):
+    "Refuse weights with which nothing can be computed"
+    bad = next((k for k, t in tensors.items() if t.is_floating_point() and not t.float().isfinite().all()), None)
+    if bad: raise StanhlicError(f"{path}: {str(bad)[:80]} holds numbers that are not finite, as a training that diverged leaves them; take an earlier checkpoint")
 
 
 class Weights(NamedTuple):
@@ -75,12 +127,15 @@ def save_weights(
 ) -> Weights:          # what was written
     """Save a model, whole or not at all.
 
-    Raises `StanhlicError` if the header is not a model's or the file cannot be written."""
+    Raises `StanhlicError` if the header is not a model's, a number is not finite, or the file cannot be written."""
     from safetensors.torch import save
+    _check_finite(tensors, path)
     computed = fingerprint(tensors, header.get("config", {}))
     header = _check_header({"format": FORMAT} | header | {"fingerprint": computed.hex()}, path)
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-    atomic_write(path, save(tensors, {"stanhlic": json.dumps(header)}))
+    try: text = json.dumps(header, allow_nan=False)
+    except ValueError as e: raise StanhlicError(f"{path}: the header holds a number that is not finite; leave it out") from e
+    atomic_write(path, save(tensors, {"stanhlic": text}))
     return Weights(tensors, header, computed)
 
 
@@ -102,16 +157,16 @@ def storage(
 def _read_head(path):
     "safetensors' own JSON header: tensor entries and metadata"
     refusal = DamagedFile(f"{path}: not a safetensors file, or damaged; give a model file that stanhlic saved")
-    if Path(path).is_dir(): raise StanhlicError(f"{path}: is a folder, not a model file")
     try:
+        if not stat.S_ISREG(mode := os.stat(path).st_mode): raise StanhlicError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}, not a model file")
         with open(path, "rb") as f:
             size = int.from_bytes(f.read(8), "little")
             if not 2 <= size <= min(MAX_HEADER, os.fstat(f.fileno()).st_size - 8): raise refusal
-            head = json.loads(f.read(size))
+            head = read_json(f.read(size))
     except FileNotFoundError as e: raise StanhlicError(f"{path}: no such model file") from e
     except OSError as e: raise StanhlicError(f"{path}: cannot be read ({e.strerror or e})") from e
     except StanhlicError: raise
-    except (ValueError, RecursionError) as e: raise refusal from e
+    except ValueError as e: raise refusal from e
     if not isinstance(head, dict): raise refusal
     return head
 
@@ -121,8 +176,9 @@ def _header(head, path):
     metadata = head.get("__metadata__")
     text = metadata.get("stanhlic") if isinstance(metadata, dict) else None
     if not isinstance(text, str): raise StanhlicError(f"{path}: safetensors, but not a stanhlic model; authors' files are read by the importers of stanhlic.zoo")
-    try: return _check_header(json.loads(text), path)
-    except (RecursionError, json.JSONDecodeError) as e: raise DamagedFile(f"{path}: its header is damaged; fetch it again") from e
+    try: return _check_header(read_json(text), path)
+    except StanhlicError: raise
+    except ValueError as e: raise DamagedFile(f"{path}: its header is damaged; fetch it again") from e
 
 
 def inspect_weights(
@@ -134,9 +190,9 @@ def inspect_weights(
     entries = [v for k, v in head.items() if k != "__metadata__"]
     try: shapes = [e["shape"] for e in entries if e["dtype"].startswith(("F", "BF"))]
     except (KeyError, TypeError, AttributeError): shapes = [None]
-    if not all(isinstance(s, list) and all(type(n) is int and 0 <= n < 2**32 for n in s) for s in shapes): raise DamagedFile(f"{path}: its list of tensors is damaged; fetch it again")
-    count = sum(map(math.prod, shapes))
-    return header | dict(parameters=count, bytes=Path(path).stat().st_size, path=str(path))
+    sound, size = all(isinstance(s, list) and len(s) <= 8 and all(type(n) is int and 0 <= n < 2**32 for n in s) for s in shapes), Path(path).stat().st_size
+    if not sound or (count := sum(map(math.prod, shapes))) > size: raise DamagedFile(f"{path}: its list of tensors is damaged; fetch it again")
+    return header | dict(parameters=count, bytes=size, path=str(path))
 
 
 def load_weights(
@@ -144,7 +200,7 @@ def load_weights(
 ) -> Weights:          # tensors on the CPU
     """Load a model file.
 
-    Raises `StanhlicError` if it is missing, foreign, cut, damaged or of a later format."""
+    Raises `StanhlicError` if it is missing, foreign, cut, damaged, of a later format, or holds numbers that are not finite."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     header = _header(_read_head(path), path)
@@ -154,6 +210,7 @@ def load_weights(
     computed = fingerprint(tensors, header["config"])
     if header.get("fingerprint") != computed.hex():
         raise DamagedFile(f"{path}: its tensors give fingerprint {computed.hex()}, its header says {str(header.get('fingerprint'))[:16]}; the file is damaged, fetch it again")
+    _check_finite(tensors, path)
     return Weights(tensors, header, computed)
 
 
@@ -161,16 +218,22 @@ def _folders():
     given = os.environ.get("STANHLIC_MODELS", "")
     return [Path(stanhlic.__file__).resolve().parent / "weights", *(Path(p) for p in given.split(os.pathsep) if p)]
 
-def _every_model():
-    "What `inspect_weights` returns for each model file in the folders, in their order"
-    for path in (p for folder in _folders() if folder.is_dir() for p in sorted(folder.glob("*.safetensors"), key=lambda p: p.stem)):
-        try: yield {"description": ""} | inspect_weights(path)
-        except StanhlicError: continue
+def _files(folder):
+    "Model files of a folder by name, as far as it can be read"
+    try: return sorted(folder.glob("*.safetensors"), key=lambda p: p.stem)
+    except OSError: return []
 
 def list_models() -> list:  # [{name, system, description, parameters, bytes, fingerprint, config, provenance, path}, ...]
-    """The models known by name: shipped ones, then those in the folders of STANHLIC_MODELS."""
+    """The models known by name: shipped ones, then those in the folders of STANHLIC_MODELS.
+
+    Other weights under a name that is taken are listed as NAME@ and the first digits of their fingerprint; files that are no sound models are passed over."""
     found = {}
-    for model in _every_model(): found.setdefault(model["name"], model)
+    for path in (p for folder in _folders() for p in _files(folder)):
+        try: model = {"description": ""} | inspect_weights(path)
+        except StanhlicError: continue
+        if model["fingerprint"] in (m["fingerprint"] for m in found.values()): continue
+        if (name := model["name"]) in found: model |= {"name": f"{name}@{model['fingerprint'][:8]}", "description": f"other weights under the name {name}, for the files that they wrote"}
+        found.setdefault(model["name"], model)
     return list(found.values())
 
 def _known(): return ", ".join(m["name"] for m in list_models()) or "none; this installation ships none"
@@ -178,8 +241,8 @@ def _known(): return ", ".join(m["name"] for m in list_models()) or "none; this 
 def find_model(
     fingerprint: bytes,  # of a `.slic` file
 ) -> dict:               # as `list_models` has it
-    """The model with this fingerprint, listed or not; raises `WrongModel` if none here has it."""
-    for model in _every_model():
+    """The model with this fingerprint; raises `WrongModel` if none here has it."""
+    for model in list_models():
         if model["fingerprint"] == fingerprint.hex(): return model
     raise WrongModel(f"no model here has fingerprint {fingerprint.hex()} (known: {_known()}); name the right file with model=PATH, or --model PATH on the command line; CHANGELOG.md says where to find replaced weights")
 
@@ -195,25 +258,54 @@ def model_path(
     raise StanhlicError(f"unknown model '{model}'; known: {_known()}; or give the path of a .safetensors file")
 
 
+_DRAWN = {"uniform_", "normal_", "kaiming_uniform_"}  # initial values, which the file replaces
+_FACTORIES = {"empty", "zeros", "ones", "full", "rand", "randn", "eye", "arange", "linspace", "tensor"}
+
+def _count(name, args, kwargs):
+    "Numbers that a factory makes; a short range or a tensor of given values counts as one"
+    if name in ("arange", "linspace", "tensor"): return 1
+    size = args[0] if args and isinstance(args[0], (tuple, list)) else kwargs.get("size", args)
+    return math.prod(size) ** (2 if name == "eye" else 1)
+
+def _frame(tensors: dict):
+    "Context in which a network is built without values of its own, on the CPU, and with no more numbers than twice what the file holds"
+    import torch
+    from torch.overrides import TorchFunctionMode
+    class Frame(TorchFunctionMode):
+        left, parts = 2 * sum(t.numel() for t in tensors.values()) + 2 ** 16, 4 * len(tensors) + 256
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+            if name in _DRAWN: return (args[0] if args else kwargs["tensor"]).detach().zero_()
+            if name in _FACTORIES and kwargs.get("device") is None:
+                self.left, self.parts = self.left - _count(name, args, kwargs), self.parts - 1
+                if min(self.left, self.parts) < 0: raise StanhlicError("the configuration asks for more than the file holds")
+                func, kwargs = torch.zeros if name == "rand" else func, kwargs | {"device": "cpu"}
+            return func(*args, **kwargs)
+    return Frame()
+
+
 def restore(
     build: Callable,   # configuration -> untrained model
     weights: Weights,  # as `load_weights` returns them
-) -> "Module":         # the model with its weights
-    """Model of a weight file; raises `StanhlicError` if its configuration and tensors do not fit."""
+) -> "Module":         # the model with its weights, in single precision
+    """Model of a weight file; raises `StanhlicError` if its configuration and tensors do not fit. Draws no random numbers."""
     import torch
-    refusal = lambda why: StanhlicError(f"{weights.header['name']}: configuration and tensors do not fit ({why}); save the model again")
-    given = {k: tuple(t.shape) for k, t in weights.tensors.items()}
+    refusal = lambda why: StanhlicError(f"{str(weights.header['name'])[:80]}: configuration and tensors do not fit ({why}); save the model again")
+    given = weights.tensors
     try:
-        try:
-            with torch.device("meta"): wanted = {k: tuple(t.shape) for k, t in build(weights.header["config"]).state_dict().items()}
-        except RuntimeError: wanted = given  # a plugged-in network that computes values while it is built
-        odd = sorted(k for k in wanted.keys() | given.keys() if wanted.get(k) != given.get(k))
-        if odd: raise refusal(f"first at {odd[0]}")
-        model = build(weights.header["config"])
-        model.load_state_dict(weights.tensors)
-    except StanhlicError: raise
+        with _frame(given): model = build(weights.header["config"])
+        wanted = model.state_dict()
+        odd = sorted(k for k in wanted.keys() | given.keys() if not (k in wanted and k in given and _fits(wanted[k], given[k])))
+        if odd: raise refusal(f"first at {odd[0][:80]}")
+        model.load_state_dict({k: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True) for k, t in given.items()}, assign=True)
+    except StanhlicError as e: raise e if "do not fit" in str(e) else refusal(str(e)[:200]) from None
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, MemoryError, RecursionError) as e: raise refusal(type(e).__name__) from None
     return model
+
+def _fits(wanted, given):
+    "Can a tensor take another's place? Whole numbers are part of the network's form and must be the same"
+    if wanted.shape != given.shape or wanted.is_floating_point() != given.is_floating_point(): return False
+    return wanted.is_floating_point() or (wanted.dtype == given.dtype and bool((wanted == given.cpu()).all()))
 
 
 class _Inert:

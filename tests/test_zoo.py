@@ -91,9 +91,9 @@ def test_list_find_load(models):
 
 
 def test_files_of_earlier_weights_still_find_their_model(models, tmp_path, monkeypatch):
-    """Weights under a name that newer ones have are not listed, but what they wrote is decoded with them."""
+    """Weights under a name that others have are listed under a longer one, and what they wrote is decoded with them."""
     weights = load_weights(models / "tiny.safetensors")
-    changed = save_weights(tmp_path / "earlier.safetensors", {k: v * 1.01 if k.startswith("anchors.0.g_a") else v for k, v in weights.tensors.items()}, {k: v for k, v in weights.header.items() if k not in ("format", "fingerprint")})
+    changed = save_weights(tmp_path / "earlier.safetensors", {k: v * 1.01 if k.startswith("anchors.0.g_a") and v.is_floating_point() else v for k, v in weights.tensors.items()}, {k: v for k, v in weights.header.items() if k not in ("format", "fingerprint")})
     monkeypatch.setenv("STANHLIC_MODELS", os.pathsep.join([str(models), str(tmp_path)]))
     assert [m["fingerprint"] for m in list_models() if m["name"] == "tiny"] == [weights.fingerprint.hex()]
     assert codec_for(Header("stanh", changed.fingerprint, 8, 8), device="cpu").fingerprint == changed.fingerprint

@@ -15,7 +15,9 @@ import torch
 import torch.nn as nn
 from ..backbone import (ZOU22, ZOU22_COMPACT, Zou22Config, analysis, hyper_analysis, hyper_synthesis, slice_network, synthesis)
 from ..errors import StanhlicError
+from ..modelfile import check_sizes
 from ..priors import FactorizedPrior
+from .masking import RANKINGS
 
 # %% ../../nbs/progressive/01_networks.ipynb #78b1aaa6
 @dataclass(frozen=True)
@@ -33,8 +35,11 @@ class ProgressiveConfig:
     ranking: str = "global"           # order in which files send the residual
 
     def __post_init__(self):
-        if list(self.rems) != sorted(set(self.rems)) or any(not 0 < q < 100 for q in self.rems):
-            raise StanhlicError(f"REM checkpoints {self.rems} must rise within 0 to 100; give percentages")
+        check_sizes(self, support=0)
+        if max(self.encoders, self.hypers, self.decoders) > 2: raise StanhlicError("encoders, hypers and decoders are 1 or 2 each; change the sizes")
+        if self.ranking not in RANKINGS: raise StanhlicError(f"unknown ranking {self.ranking!r}; choose one of {', '.join(RANKINGS)}")
+        if len(self.rems) > 16 or list(self.rems) != sorted(set(self.rems)) or any(not 0 < q < 100 for q in self.rems):
+            raise StanhlicError(f"REM checkpoints {str(self.rems)[:60]} must rise within 0 to 100; give percentages")
         if self.rem_depth not in ("middle", "big"): raise StanhlicError(f"REM depth {self.rem_depth!r}; choose middle or big")
 
 PROGRESSIVE = ProgressiveConfig()

@@ -11,6 +11,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from ..errors import StanhlicError
+from ..modelfile import check_sizes
 from .cells import ConvLSTM, SameConv2d
 
 # %% ../../nbs/rnn/01_networks.ipynb #b1b91fbc
@@ -31,7 +32,8 @@ class RnnConfig:
 
     def check(self) -> "RnnConfig":
         """Return itself; raises `StanhlicError` if a field is out of bounds."""
-        if not 1 <= self.layers <= 64: raise StanhlicError(f"{self.layers} layers; choose 1 to 64")
+        check_sizes(self)
+        if self.layers > 64: raise StanhlicError(f"{self.layers} layers; choose 1 to 64")
         if self.hidden_kernel not in (1, 3): raise StanhlicError(f"hidden_kernel {self.hidden_kernel}; choose 1 or 3")
         if self.rounding not in ("noise", "ste"): raise StanhlicError(f"unknown rounding {self.rounding!r}; choose noise or ste")
         if self.hyper % 4 or min(self.hyper, self.latent) < 4 or not 0 < self.width <= 4: raise StanhlicError("widths must be positive and hyper a multiple of 4; change the sizes")

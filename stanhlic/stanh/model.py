@@ -15,6 +15,7 @@ from ..backbone import Zou22, Zou22Config
 from ..codec import Coded
 from ..lean import Lean, LeanConfig
 from ..errors import StanhlicError
+from ..modelfile import check_sizes
 from ..priors import scale_indexes, scale_table
 from . import rate as R
 from .quantizer import STanH, Staircase, interpolate
@@ -78,6 +79,10 @@ class Forms:
     rate_form: str = "threshold"   # "threshold" or "midpoint" (published)
     centre: str = "residual"       # "residual" or "raw" (published): what is quantized in training
     interpolate_z: bool = True     # False: published
+
+    def __post_init__(self):
+        check_sizes(self)
+        if self.rate_form not in ("threshold", "midpoint") or self.centre not in ("residual", "raw"): raise StanhlicError(f"there is no form {self.rate_form!r} or centre {self.centre!r}; choose threshold or midpoint, residual or raw")
 
 CORRECTED, PUBLISHED = Forms(), Forms("midpoint", "raw", False)
 
@@ -225,9 +230,25 @@ def _build_anchor(c):
     c = {k: tuple(v) if isinstance(v, list) else v for k, v in c.items()}
     return Lean(LeanConfig(**c)) if c.get("network") == "lean" else Zou22(Zou22Config(**c))
 
+@dataclass(frozen=True)
+class _Record:
+    "What a configuration says about a rate point"
+    anchor: int
+    form: str
+    kind: str
+    jumps: tuple[int, ...]
+
+    def __post_init__(self):
+        check_sizes(self, anchor=0)
+        if len(self.jumps) != 2 or self.form not in ("ordered", "symmetric", "free") or self.kind not in ("anchor", "derivation"): raise StanhlicError(f"a rate point of form {self.form[:20]!r}, kind {self.kind[:20]!r} and {len(self.jumps)} numbers of jumps")
+
+def _build_point(p):
+    r = _Record(p["anchor"], p["form"], p["kind"], tuple(p["jumps"]))
+    y, z = (STanH.from_extrema(n / 2, n, symmetric=r.form == "symmetric", free=r.form == "free") for n in r.jumps)
+    return RatePoint(y, z, r.anchor, p["lambda"] if p["lambda"] is None else p["lambda"] + 0, r.kind)
+
 def build_model(config: dict) -> StanhModel:
-    """The untrained model a configuration describes."""
-    anchors = [_build_anchor(c) for c in config["anchors"]]
-    points = [RatePoint(*[STanH.from_extrema(n / 2, n, symmetric=p["form"] == "symmetric", free=p["form"] == "free") for n in p["jumps"]],
-                        p["anchor"], p["lambda"], p["kind"]) for p in config["points"]]
-    return StanhModel(anchors, points, Forms(**config["forms"]))
+    """The untrained model a configuration describes; raises `StanhlicError` for one that no model has."""
+    anchors, points = config["anchors"], config["points"]
+    if not (0 < len(anchors) <= 16 and 0 < len(points) <= 255 and all(p["anchor"] < len(anchors) for p in points)): raise StanhlicError(f"{len(anchors)} anchors and {len(points)} rate points make no model")
+    return StanhModel([_build_anchor(c) for c in anchors], [_build_point(p) for p in points], Forms(**config["forms"]))

@@ -14,6 +14,7 @@ import torch
 import torch.nn as nn
 from ..backbone import FixedRate
 from ..errors import StanhlicError
+from ..modelfile import check_sizes
 from ..priors import SCALE_MIN, FactorizedPrior, lower_bound
 
 # %% ../../nbs/stanh/07_plugin.ipynb #7bb14a29
@@ -54,6 +55,8 @@ class HostConfig:
     width: int         # N: channels of the transforms and of z
     latent: int        # M: channels of y
     slices: int = 1    # all of y at once
+
+    def __post_init__(self): check_sizes(self, width=2, latent=2)
 
 class _OfMagnitude(nn.Sequential):
     """Layers applied to |y|."""
