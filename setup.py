@@ -51,7 +51,7 @@ setup(
     packages=find_packages(include=["stanhlic", "stanhlic.*"]) + list(folders),
     package_dir=folders,
     package_data={
-        "stanhlic": ["py.typed", "weights/*.safetensors", "profiles*.yaml", "**/profiles*.yaml"],
+        "stanhlic": ["py.typed", "view.html", "weights/*.safetensors", "profiles*.yaml", "**/profiles*.yaml"],
         "stanhlic.manifests": ["*.toml"],
         "stanhlic.published": ["*.csv"],
         "stanhlic.notebooks": ["*.yaml", "**/*.ipynb", "**/*.yaml"],

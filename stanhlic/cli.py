@@ -354,36 +354,46 @@ def _truncate(
     done = dict(input=source, output=target, bytes=len(cut), bpp=8 * len(cut) / pixels, height=header.height, width=header.width)
     _emit(done, f"{target}: {len(cut)} of {len(data)} bytes, {done['bpp']:.4f} bpp", as_json)
 
+def _stop(k, n):
+    "One line for each stop of a page; on a terminal the last one only"
+    _say(f"stop {k} of {n}", err=True) if not sys.stderr.isatty() else print(f"\r\033[Kstop {k} of {n}", end="\n" * (k == n), file=sys.stderr, flush=True)
+
 @app.command("view")
 def _view(
-    source: Annotated[str, typer.Argument(metavar="FILE", help="A .slic file of an rnn or progressive model.")],
-    target: Annotated[str | None, typer.Option("-o", "--out", metavar="OUT.html", help="Page to write; by default FILE with .html for .slic.")] = None,
-    original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture it was made from, to measure PSNR against.")] = None,
-    stops: Annotated[int, typer.Option(metavar="N", min=2, max=200, help="How many stops the slider has, about.")] = 24,
-    model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
+    source: Annotated[str, typer.Argument(metavar="FILE", help="A picture, or a .slic file.")],
+    target: Annotated[str | None, typer.Option("-o", "--out", metavar="OUT.html", help="Page to write; by default FILE with .html for its suffix.")] = None,
+    original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture a .slic file was made from, to compare with.")] = None,
+    stops: Annotated[int | None, typer.Option(metavar="N", min=2, max=200, help="How many stops the slider has, about; by default as many as can be told apart, at most 24, or 12 for a large picture.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help=f"Model for a picture, by default {DEFAULT_MODEL}; or that of the file, if it is not one of `stanhlic models`.")] = None,
     device: Device = "auto",
 ):
-    """Make a web page with a slider over the bytes received.
+    """Make a web page that shows what a codec does to a picture.
 
-    One HTML file that needs nothing else: at each stop, or after each layer, the picture, its bits per pixel and its PSNR.
+    One HTML file that needs nothing else. Its slider goes over the bytes: of a file that may be cut, over its layers, or along the dial of a
+    stanh model, each position with its real file. With the original: a split, errors, and JPEG, WebP and AVIF of the same size.
 
     \b
     Examples:
+      stanhlic view photo.png
+      stanhlic view photo.png --model progressive-compact
       stanhlic view photo.slic
-      stanhlic view photo.slic -o page.html --original photo.png
+      stanhlic view photo.slic --original photo.png -o page.html
     """
     _no_pipe(source, target, original)
-    from stanhlic.container import read_header
-    from stanhlic.images import atomic_write, read_bytes, read_image
+    from stanhlic.container import MAGIC
+    from stanhlic.images import atomic_write, decode_image, read_bytes, read_image
     from stanhlic.view import make_page
-    data, target = read_bytes(source), target or str(Path(source).with_suffix(".html"))
-    with _about_file(source): header = read_header(data); _cuttable(header)
-    picture = None if original is None else read_image(original)
+    start, data, target = time.monotonic(), read_bytes(source), target or str(Path(source).with_suffix(".html"))
+    coded = data[:4] == MAGIC or Path(source).suffix == ".slic"
+    if original is not None and not coded: raise StanhlicError(f"{source}: is a picture, and so the original itself; leave --original out")
+    with _about_file(source): header = _zoo().sound_header(data) if coded else None
+    picture = None if coded and original is None else read_image(original) if coded else decode_image(data, source)
     _check_target(source, target)
-    with _busy("decoding"), _about_file(source): page, note = make_page(_zoo().codec_for(header, model, device), data, Path(source).name, picture, stops)
-    atomic_write(target, page.encode())
-    _remark(source, note)
-    _say(f"{target}: {_size(len(page))}, open it in a browser")
+    codec = _zoo().codec_for(header, model, device) if coded else _zoo().load_codec(model or DEFAULT_MODEL, device)
+    with _about_file(source): page = make_page(codec, Path(source).name, data if coded else None, picture, stops, _stop)
+    atomic_write(target, page.text.encode())
+    _remark(source, page.note)
+    _say(f"{target}: {_size(len(page.text))}, {page.stops} stop{'s' * (page.stops > 1)}, {time.monotonic() - start:.0f} s; open it in a browser")
 
 def _qualities(words):
     "Numbers from words like `0,25,50`"

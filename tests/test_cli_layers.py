@@ -1,6 +1,7 @@
 """Files that may be cut, through the command line: layers and progressive files compressed, cut, damaged, decoded and looked at."""
 import json
 import os
+import re
 import warnings
 from dataclasses import asdict, replace
 
@@ -280,7 +281,7 @@ def test_a_model_of_another_codec(run, place, tmp_path, system, other):
 # %% what a codec does not offer
 
 @pytest.mark.parametrize("words, why", [
-    (("truncate", "stanh", "OUT", "--bytes", "500"), "cannot be cut"), (("truncate", "stanh", "OUT", "--layers", "1"), "cannot be cut"), (("view", "stanh"), "cannot be cut"),
+    (("truncate", "stanh", "OUT", "--bytes", "500"), "cannot be cut"), (("truncate", "stanh", "OUT", "--layers", "1"), "cannot be cut"),
     (("truncate", "progressive", "OUT", "--layers", "1"), "has no layers"), (("truncate", "rnn", "OUT", "--layers", "5"), "the file has 4"),
     (("truncate", "rnn", "OUT", "--layers", "0"), "not a positive number"), (("truncate", "progressive", "OUT", "--bytes", "-3"), "not a positive number"),
     (("decompress", "stanh", "OUT.png", "--layers", "1"), "layered models"), (("decompress", "progressive", "OUT.png", "--layers", "1"), "layered models"),
@@ -311,38 +312,56 @@ def test_outputs_are_checked_first(run, place, tmp_path):
 
 # %% the page
 
-def stops_of(page):
-    text = page.read_text()
-    return json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
+def page_of(path): return json.loads(path.read_text().partition('type="application/json">')[2].partition("</script>")[0])
 
 
 @pytest.mark.parametrize("system", CUTTABLE)
 def test_view(run, whole, place, photo, tmp_path, system):
     codec, data = whole[system]
-    ok(run("view", place(system), "--original", photo))
-    stops, lengths = stops_of(tmp_path / f"{system}.html"), codec.cuts(data)
-    sizes = [int(s["bytes"].replace(",", "")) for s in stops]
-    assert sizes == list(lengths) if system == "rnn" else 20 <= len(sizes) <= 24 and sizes == sorted(set(sizes)) and set(sizes) <= set(lengths)
+    done = run("view", place(system), "--original", photo)
+    said, page, lengths = ok(done), page_of(tmp_path / f"{system}.html"), codec.cuts(data)
+    sizes = [s["bytes"] for s in page["stops"]]
+    assert sizes == list(lengths) if system == "rnn" else sizes == sorted(set(sizes)) and set(sizes) <= set(lengths)
     assert (sizes[0], sizes[-1]) == (lengths[0], len(data))
     from stanhlic.metrics import psnr
-    for s, n in zip(stops, sizes):
-        assert s["bpp"] == f"{8 * n / (160 * 128):.4f}" and s["psnr"] == f"{psnr(read_image(photo), codec.decode(codec.truncate(data, n))):.2f} dB"
-    assert "measured against the original." in (tmp_path / f"{system}.html").read_text()
+    for s, n in zip(page["stops"], sizes): assert s["psnr"] == pytest.approx(psnr(read_image(photo), codec.decode(codec.truncate(data, n))), abs=1e-4)
+    assert "measured against the original" in page["notes"][0] and page["original"] is not None
+    assert re.search(rf"{system}.html: [0-9.]+ .B, {len(sizes)} stops, [0-9]+ s; open it in a browser", said)
+    told = done.stderr.splitlines()
+    assert told == [f"stop {k} of {len(told)}" for k in range(1, len(told) + 1)] and len(told) >= len(sizes)
+    if system == "rnn": assert [s["label"] for s in page["stops"]] == [f"layer {k} of 4" for k in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("name", ["tiny", *CUTTABLE.values()])
+def test_view_of_a_picture(run, photo, tmp_path, name):
+    ok(run("view", photo, "--model", name, "--stops", "3", "-o", tmp_path / "p.html"))
+    page = page_of(tmp_path / "p.html")
+    assert page["model"] == name and page["original"] is not None and len(page["stops"]) >= 2 and page["rivals"][0]["name"] == "JPEG"
+    refused(run("view", photo, "--original", photo), "is a picture, and so the original itself")
+
+
+def test_view_of_a_stanh_file(run, place, photo, tmp_path):
+    ok(run("view", place("stanh")))
+    assert len(page_of(tmp_path / "stanh.html")["stops"]) == 1
+    ok(run("view", place("stanh"), "--original", photo, "-o", tmp_path / "more.html"))
+    page = page_of(tmp_path / "more.html")
+    assert len(page["stops"]) >= 3 and page["stops"][page["first"] - 1]["bytes"] == place("stanh").stat().st_size
 
 
 def test_view_against_the_best_picture(run, place, tmp_path):
     ok(run("view", place("rnn"), "-o", tmp_path / "p.html", "--stops", "3"))
-    assert stops_of(tmp_path / "p.html")[-1]["psnr"] == "identical" and "not the original" in (tmp_path / "p.html").read_text()
+    page = page_of(tmp_path / "p.html")
+    assert page["stops"][-1]["psnr"] is None and "not the original" in page["notes"][0] and len(page["stops"]) == 3
 
 
 def test_view_of_cut_and_damaged_files(run, whole, place, tmp_path):
     codec, data = whole["rnn"]
     done = run("view", place("rnn", codec.cuts(data)[1] + 30))
-    assert ok(done) and "inside layer 3 of 4" in done.stderr and len(stops_of(tmp_path / "rnn.html")) == 2
+    assert ok(done) and "inside layer 3 of 4" in done.stderr and len(page_of(tmp_path / "rnn.html")["stops"]) == 2
     codec, data = whole["progressive"]
     done = run("view", place("progressive", flipped(data, len(data) - 30)))
-    assert ok(done) and "damaged" in done.stderr and [s["bytes"] for s in stops_of(tmp_path / "progressive.html")] == [str(codec.cuts(data)[0])]
-    assert "damaged" in (tmp_path / "progressive.html").read_text()
+    page = page_of(tmp_path / "progressive.html")
+    assert ok(done) and "damaged" in done.stderr and [s["bytes"] for s in page["stops"]] == [codec.cuts(data)[0]] and "damaged" in page["notes"][0]
 
 
 def test_view_refuses_another_original(run, place, tmp_path):
