@@ -20,7 +20,7 @@ Everything refused is a `StanhlicError` with one line that says what to do; its 
     rnn                    layered files from a recurrent model
     progressive            files that may be cut at any byte
     zoo                    models by name or fingerprint
-    evaluate, view, cli    measuring on pictures; a page with a slider; the command `stanhlic`
+    evaluate, view, cli    measuring on pictures; a page that shows a codec; the command `stanhlic`
     datasets, lab          pictures to measure on; what only the papers' figures need
 """
 from functools import lru_cache as _lru_cache

@@ -50,6 +50,7 @@ def _about(version: Annotated[bool, typer.Option("--version", callback=_version,
       stanhlic compress photo.png photo.slic --target-bpp 0.3
       stanhlic info photo.slic
       stanhlic decompress photo.slic back.png
+      stanhlic view photo.png
 
     \b
     Files that may be cut:

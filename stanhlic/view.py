@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, __version__ as pillow_version
 from .container import read_header
-from .errors import StanhlicError
+from .errors import StanhlicError, printable
 from .evaluate import measures_similarity
 from .lab import classical
 from .metrics import MS_SSIM_MIN_SIDE, ms_ssim, psnr
@@ -207,7 +207,7 @@ def fill(
     page = Path(__file__).with_name("view.html").read_text(encoding="utf-8")
     own = {tag: base64.b64encode(hashlib.sha256(re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.S)[0].encode()).digest()).decode() for tag in ("style", "script")}
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{own['style']}'; script-src 'sha256-{own['script']}'; base-uri 'none'; form-action 'none'"
-    values = {"policy": policy, "title": html.escape(title), "data": json.dumps(data).replace("<", "\\u003c")}
+    values = {"policy": policy, "title": html.escape(printable(title)), "data": json.dumps(data).replace("<", "\\u003c")}
     return re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], page)
 
 def make_page(

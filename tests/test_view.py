@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 import stanhlic.view as view
-from stanhlic.container import read_header
 from stanhlic.datasets import sample_photograph
 from stanhlic.errors import CutFile, StanhlicError
 from stanhlic.lab import classical
