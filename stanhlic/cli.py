@@ -5,6 +5,7 @@ import functools
 import importlib
 import itertools
 import json
+import multiprocessing
 import os
 import re
 import sys
@@ -14,18 +15,21 @@ import warnings
 from pathlib import Path
 from typing import Annotated
 import typer
-from . import DEFAULT_MODEL
+from . import DEFAULT_MODEL, files
 from .errors import StanhlicError, printable
 
 def _say(text, err=False):
     "One way to the terminal, on which no name from a file gives orders"
     typer.echo(printable(text), err=err)
 
-app = typer.Typer(name="stanhlic", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(name="stanhlic", no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 def main():
     """Entry point of the command `stanhlic`; never returns."""
     if not sys.warnoptions: warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")  # a name that it cannot spell must not stop the work
+    for loaded in (_codec, _codec_of): loaded.cache_clear()
     try: app(prog_name="stanhlic")
     except StanhlicError as e: said = str(e)
     except OSError as e: said = f"{e.filename}: {e.strerror}" if e.filename and e.strerror else str(e)
@@ -71,7 +75,7 @@ def _table(rows, columns):
 @contextlib.contextmanager
 def _busy(text):
     "A spinner with the seconds, on a terminal, while the block runs"
-    if not sys.stderr.isatty(): yield; return
+    if not sys.stderr.isatty() or multiprocessing.parent_process(): yield; return
     done, start = threading.Event(), time.monotonic()
     def spin():
         if done.wait(0.5): return
@@ -84,9 +88,16 @@ def _busy(text):
     finally: done.set(); thread.join()
 
 Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda; auto uses CUDA if available.")]
+def _use_threads(count: int | None):
+    if count is not None:
+        os.environ["OMP_NUM_THREADS"] = str(count)  # for what is started, and for torch if it is not loaded yet
+        if "torch" in sys.modules: sys.modules["torch"].set_num_threads(count)
+    return count
+
+Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, callback=_use_threads, help="Threads of a process; by default as many as there are cores.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
-def _emit(value, text, as_json): _say(json.dumps(value) if as_json else text)
+def _emit(value, text, as_json, err=False): _say(json.dumps(value) if as_json else text, err)
 
 def _size(n): return f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n / 1e3:.1f} kB"
 
@@ -96,18 +107,6 @@ def _zoo():
     from stanhlic.images import keep_memory
     keep_memory()
     return zoo
-
-def _no_pipe(*paths):
-    "Refuse `-`, which elsewhere means a pipe"
-    if "-" in paths: raise StanhlicError("-: is not a file; stanhlic reads and writes files, not pipes")
-
-def _check_target(source, target):
-    "Refuse an output that cannot be written before any work is done"
-    target = Path(target)
-    if target.is_dir(): raise StanhlicError(f"{target}: is a folder; name a file in it")
-    if not target.parent.is_dir(): raise StanhlicError(f"{target}: there is no folder {target.parent}; create it first")
-    if not os.access(target if target.exists() else target.parent, os.W_OK): raise StanhlicError(f"{target}: cannot be written; choose another place")
-    if target.exists() and Path(source).exists() and target.samefile(source): raise StanhlicError(f"{target}: is the input itself; choose another output")
 
 @app.command("models")
 def _models(as_json: Json = False):
@@ -147,63 +146,84 @@ def _compressed(image, codec, given):
     data = codec.encode(image, **given)
     return data, given.get("quality", codec.describe(read_header(data))["quality"])
 
-def _jobs(source, target, listed, suffix):
-    "Pairs of input and output; of a folder, all files that `listed` finds there"
-    if not Path(source).is_dir(): return [(source, target)]
-    if Path(target).exists() and not Path(target).is_dir(): raise StanhlicError(f"{target}: is a file; {source} is a folder, so name a folder")
-    pairs = [(str(p), str(Path(target) / f"{p.stem}{suffix}")) for p in listed(source)]
-    twice = [t for _, t in pairs if sum(t == other for _, other in pairs) > 1]
-    if twice: raise StanhlicError(f"{source}: several files would become {twice[0]}; rename all but one")
-    Path(target).mkdir(parents=True, exist_ok=True)
-    return pairs
-
-def _in_turn(source, jobs, work):
-    "What `work(input, output)` returns for each job; in a folder, a refusal is reported and does not stop the others"
-    done, refused = [], 0
-    for job in jobs:
-        try: done.append(work(*job))
-        except StanhlicError as e:
-            if not Path(source).is_dir(): raise
-            refused += 1
-            _say("stanhlic: refused: " + " ".join(str(e).split()), err=True)
-    return done, refused
-
-def _all_done(refused, jobs):
-    "The end of a folder, or one line"
-    if refused: raise StanhlicError(f"{refused} of {len(jobs)} files were refused; the others are done")
-
 def _remark(path, note):
     "One line on standard error, if there is something to say"
     if note: _say(f"stanhlic: note: {path}: {note}", err=True)
 
-def _one_picture(source, data, target, codec, given):
-    "Compress a picture that was read; `codec` gives the codec, once the picture is known to be one. Returns what `--json` prints"
-    from stanhlic.images import atomic_write, color_profile, decode_image
-    image = decode_image(data, source)
-    _check_target(source, target)
+def _each(plan, work, show, count, threads, as_json):
+    "Do the jobs of a plan, in order; of several, a refusal is reported and does not stop the others"
+    done, refused, start, n = [], 0, time.perf_counter(), len(plan.jobs)
+    try:
+        for i, (job, row) in enumerate(files.run(plan.jobs, work, count, threads or 1), 1):
+            if isinstance(row, StanhlicError):
+                if not plan.several: raise row
+                refused += 1
+                _say("stanhlic: refused: " + " ".join(str(row).split()), err=True)
+                continue
+            for note in row["notes"]: _remark(job.source, note)
+            done.append(row)
+            if not as_json: _say((f"{i} of {n}: " if plan.several else "") + f"{job.target}: {show(row)}", err=plan.pipe)
+    except KeyboardInterrupt:
+        _say(f"stanhlic: stopped; {len(done)} of {n} are done" + (", and no file is half-written; the same command with --skip-existing goes on" if plan.several else ""), err=True)
+        sys.exit(130)
+    if plan.others: _remark("folders", f"{plan.others} file{'s' * (plan.others > 1)} left out, by the name no picture and no .slic file")
+    skipped = [dict(input=j.source, output=j.target, bytes=os.path.getsize(j.target), skipped=True) for j in plan.skipped]
+    if as_json: _say(json.dumps(skipped + done if plan.several else (done or skipped)[0]), err=plan.pipe)
+    elif plan.several or skipped: _say(_total(done, skipped, time.perf_counter() - start))
+    if refused: raise StanhlicError(f"{refused} of {n} files were refused; the others are done")
+
+def _total(done, skipped, seconds):
+    "The last line of many files"
+    size, pixels = sum(r["bytes"] for r in done), sum(r["height"] * r["width"] for r in done)
+    told = [f"{len(done)} file{'s' * (len(done) != 1)}"] + ([f"{_size(size)}, {8 * size / pixels:.4f} bpp, {seconds:.1f} s"] if done else [])
+    return ", ".join(told) + (f"; {len(skipped)} more were there already" if skipped else "")
+
+@functools.cache
+def _codec(model, device): return _zoo().load_codec(model, device)
+
+@functools.cache
+def _codec_of(kind, fingerprint, model, device):
+    from stanhlic.container import Header
+    return _zoo().codec_for(Header(kind, fingerprint, 1, 1), model, device)
+
+def _one_picture(job, how):
+    "Compress a picture; returns what `--json` prints"
+    from stanhlic.images import check_head, color_profile, decode_image
+    data = files.read(job.source, check_head)
+    image = decode_image(data, job.source)
+    files.check_target(job.source, job.target)
     start = time.perf_counter()
-    with _busy("compressing"): coder = codec(); out, quality = _compressed(image, coder, given)
-    atomic_write(target, out)
-    if profile := color_profile(data): _remark(source, f"its color profile ({profile}) is not kept; convert the picture to sRGB first if its colors matter")
-    height, width = image.shape[:2]
-    return dict(input=source, output=target, model=coder.name, quality=quality, bytes=len(out), bpp=8 * len(out) / (height * width),
-                height=height, width=width, seconds=time.perf_counter() - start)
+    with _busy("compressing"): codec = _codec(how["model"], how["device"]); out, quality = _compressed(image, codec, how["given"])
+    files.write(job, out)
+    profile, (height, width) = color_profile(data), image.shape[:2]
+    notes = [f"its color profile ({profile}) is not kept; convert the picture to sRGB first if its colors matter"] if profile else []
+    return dict(input=job.source, output=job.target, model=codec.name, quality=quality, bytes=len(out), bpp=8 * len(out) / (height * width),
+                height=height, width=width, seconds=time.perf_counter() - start, notes=notes)
+
+Inputs = Annotated[list[str] | None, typer.Argument(metavar="IN... [OUT]", show_default=False)]
+Out = Annotated[str | None, typer.Option("-o", "--out", metavar="OUT", help="File to write, or folder for several; by default beside each input. - is standard output.")]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Folders with their subfolders.")]
+Listed = Annotated[str | None, typer.Option("--list", metavar="FILE", help="More inputs, one a line; below a folder --out they keep their paths. - is standard input.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace outputs that are there.")]
+Skip = Annotated[bool, typer.Option("--skip-existing", help="Leave outputs that are there; to go on where a folder stopped.")]
+Processes = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes for several files, one thread each; by default one a core, for at least four files each, on the CPU.")]
 
 @app.command("compress")
 def _compress(
-    source: Annotated[str, typer.Argument(metavar="IN", help="Picture: PNG, JPEG, WebP, TIFF, BMP, PPM, ...; or a folder of them.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic; a folder if IN is one.")],
+    inputs: Inputs = None, out: Out = None,
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="A model's name or file.")] = DEFAULT_MODEL,
     quality: Annotated[float | None, typer.Option(metavar="Q", help="0 (smallest) to 100 (best), any real number; without any target, 50 for stanh models, 100 for rnn and progressive.")] = None,
     target_bpp: Annotated[float | None, typer.Option(metavar="B", help="Best quality within B bits per pixel.")] = None,
     target_bytes: Annotated[int | None, typer.Option(metavar="N", help="Best quality within N bytes.")] = None,
     target_psnr: Annotated[float | None, typer.Option(metavar="P", help="Smallest file that reaches a PSNR of P dB.")] = None,
     layers: Annotated[int | None, typer.Option(metavar="K", help="Number of layers; for rnn models only.")] = None,
-    device: Device = "auto", as_json: Json = False,
+    recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
+    count: Processes = None, threads: Threads = None, device: Device = "auto", as_json: Json = False,
 ):
-    """Compress a picture, or a folder of them.
+    """Compress pictures: PNG, JPEG, WebP, TIFF, BMP, PPM, ...
 
     A .slic file names the model that wrote it and holds everything else a decoder needs: its size is the rate. With a target, the encoder searches for the quality that meets it.
+    Of two paths the second is the file or folder to write, unless it is a picture that is there; otherwise each output goes beside its input, or below --out, with the suffix .slic. Only an output that you name is replaced. - is a pipe.
 
     \b
     Examples:
@@ -212,20 +232,17 @@ def _compress(
       stanhlic compress photo.png photo.slic --target-bpp 0.3
       stanhlic compress photo.png photo.slic --target-bytes 20000 --json
       stanhlic compress photo.png photo.slic --model rnn-compact --layers 2
-      stanhlic compress photos/ small/ --target-bpp 0.5
+      stanhlic compress *.jpg
+      stanhlic compress photos/ --out small/ --recursive --skip-existing
+      find . -newer last -name "*.png" | stanhlic compress --list - --out small/
+      convert photo.cr2 png:- | stanhlic compress - photo.slic
     """
-    _no_pipe(source, target)
     given = _one_rate(quality=quality, target_bpp=target_bpp, target_bytes=target_bytes, target_psnr=target_psnr, layers=layers)
-    from stanhlic.images import image_files, read_bytes
-    jobs, zoo = _jobs(source, target, image_files, ".slic"), _zoo()
-    codec = functools.cache(lambda: zoo.load_codec(model, device))
-    def work(source, target):
-        done = _one_picture(source, read_bytes(source), target, codec, given)
-        if not as_json: _say(f"{target}: {done['bytes']} bytes, {done['bpp']:.4f} bpp, quality {done['quality']:.4g}, {done['model']}")
-        return done
-    done, refused = _in_turn(source, jobs, work)
-    if as_json: _say(json.dumps(done if Path(source).is_dir() else done[0]))
-    _all_done(refused, jobs)
+    if not inputs and not listed: raise typer.BadParameter("name a picture, a folder, or a --list of them")
+    plan = files.plan_jobs(inputs, out, files.PICTURES, recursive, listed, skip, force)
+    show = lambda row: f"{row['bytes']} bytes, {row['bpp']:.4f} bpp, quality {row['quality']:.4g}, {row['model']}"
+    work = functools.partial(_one_picture, how=dict(model=model, device=device, given=given))
+    _each(plan, work, show, files.processes(count, len(plan.jobs), device), threads, as_json)
 
 def _picture(codec, data, layers):
     "Picture, and a note or None"
@@ -235,49 +252,68 @@ def _picture(codec, data, layers):
     decoder = codec.decoder().feed(data)
     return decoder.image(), decoder.note
 
-def _slic_files(folder):
-    "Files of a folder that end in .slic, sorted by name"
-    files = sorted(p for p in Path(folder).iterdir() if p.suffix == ".slic" and p.is_file())
-    if not files: raise StanhlicError(f"{folder}: holds no .slic file")
-    return files
+def _compared(original, picture):
+    "PSNR and MS-SSIM of a picture against the one it was made from, for JSON: None where there is no number"
+    from stanhlic.evaluate import measures_similarity
+    from stanhlic.metrics import MS_SSIM_MIN_SIDE, ms_ssim, psnr
+    if original.shape != picture.shape:
+        raise StanhlicError(f"the original is {original.shape[1]}x{original.shape[0]}, the file holds {picture.shape[1]}x{picture.shape[0]}; give the picture it was made from")
+    value, similar = psnr(original, picture), measures_similarity() and min(picture.shape[:2]) >= MS_SSIM_MIN_SIDE
+    return {"psnr": value if value < float("inf") else None, "ms_ssim": ms_ssim(original, picture) if similar else None}
 
-def _one_file(source, target, codec, layers):
-    "Decompress a file; `codec(kind, fingerprint)` gives the codec that can"
-    from stanhlic.images import check_writable_suffix, read_bytes, write_image
-    data = read_bytes(source)
-    with _about_file(source): header = _zoo().sound_header(data)
-    check_writable_suffix(target)
-    _check_target(source, target)
-    with _busy("decompressing"), _about_file(source): picture, note = _picture(codec(header.kind, header.fingerprint), data, layers)
-    write_image(target, picture)
-    _remark(source, note)
-    _say(f"{target}: {header.width}x{header.height}")
+def _one_file(job, how):
+    "Decompress a file; returns what `--json` prints"
+    from stanhlic.images import check_writable_suffix, picture_bytes, read_image
+    data, name = files.read(job.source), "-.png" if job.target == files.PIPE else job.target
+    with _about_file(job.source): header = _zoo().sound_header(data)
+    check_writable_suffix(name)
+    files.check_target(job.source, job.target)
+    original = read_image(how["original"]) if how["original"] else None
+    start = time.perf_counter()
+    with _busy("decompressing"), _about_file(job.source):
+        codec = _codec_of(header.kind, header.fingerprint, how["model"], how["device"])
+        picture, note = _picture(codec, data, how["layers"])
+        compared = {} if original is None else _compared(original, picture)
+    files.write(job, picture_bytes(name, picture))
+    return dict(input=job.source, output=job.target, model=codec.name, bytes=len(data), bpp=8 * len(data) / (header.height * header.width), height=header.height, width=header.width,
+                seconds=time.perf_counter() - start, notes=[note] if note else []) | compared
+
+def _shown(row):
+    "A decoded picture in a few words"
+    told = [f"{row['width']}x{row['height']}"]
+    if "psnr" in row: told.append("identical to the original" if row["psnr"] is None else f"PSNR {row['psnr']:.2f} dB")
+    if row.get("ms_ssim") is not None: told.append(f"MS-SSIM {row['ms_ssim']:.4f}")
+    return ", ".join(told)
 
 @app.command("decompress")
 def _decompress(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A .slic file, or a folder of them.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="Picture to write, lossless: .png .ppm .bmp .tif .webp; or a folder, for .png files, if IN is one.")],
+    inputs: Inputs = None, out: Out = None,
     model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
     layers: Annotated[int | None, typer.Option(metavar="K", help="Decode only the first K layers; for rnn files.")] = None,
-    device: Device = "auto",
+    original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture a file was made from, to measure PSNR and MS-SSIM against.")] = None,
+    recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
+    count: Processes = None, threads: Threads = None, device: Device = "auto", as_json: Json = False,
 ):
-    """Decompress a .slic file, or a folder of them.
+    """Decompress .slic files, to lossless pictures: .png .ppm .bmp .tif .webp
 
     A file of an rnn or progressive model may be cut or damaged: whatever is sound before that point is decoded, and a note reports damage or missing layers.
     Without a sound header and a sound base or first layer there is no picture: the file is refused with one line, and nothing is written. So is a stanh file that is not whole, a foreign file, and one with bytes after its end.
+    Of two paths the second is the picture or folder to write, unless it is a .slic file that is there; otherwise each output goes beside its input, or below --out, as .png. Only an output that you name is replaced. - is a pipe.
 
     \b
     Examples:
       stanhlic decompress photo.slic back.png
+      stanhlic decompress photo.slic back.png --original photo.png
       stanhlic decompress photo.slic back.png --model my-model.safetensors
       stanhlic decompress photo.slic rough.png --layers 1
       stanhlic decompress small/ pictures/
+      stanhlic decompress photo.slic - | display
     """
-    _no_pipe(source, target)
-    from stanhlic.container import Header
-    jobs = _jobs(source, target, _slic_files, ".png")
-    codec = functools.cache(lambda kind, fingerprint: _zoo().codec_for(Header(kind, fingerprint, 1, 1), model, device))
-    _all_done(_in_turn(source, jobs, lambda a, b: _one_file(a, b, codec, layers))[1], jobs)
+    if not inputs and not listed: raise typer.BadParameter("name a .slic file, a folder, or a --list of them")
+    plan = files.plan_jobs(inputs, out, files.CODED, recursive, listed, skip, force)
+    if original and plan.several: raise StanhlicError("--original is for one file; give a single input")
+    work = functools.partial(_one_file, how=dict(model=model, device=device, layers=layers, original=original))
+    _each(plan, work, _shown, files.processes(count, len(plan.jobs), device), threads, as_json)
 
 @contextlib.contextmanager
 def _about_file(path):
@@ -285,26 +321,42 @@ def _about_file(path):
     try: yield
     except StanhlicError as e: raise type(e)(f"{path}: {e}") from e
 
+def _state(found):
+    "Whole, cut or damaged, in a word"
+    return "whole" if found["complete"] else "damaged" if found["damaged"] else "cut"
+
 @app.command("info")
 def _info(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A .slic file.")],
+    paths: Annotated[list[str], typer.Argument(metavar="FILE...", help=".slic files; - is standard input.")],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="All that the file holds, chunk by chunk.")] = False,
     as_json: Json = False,
 ):
-    """Show what a .slic file holds.
+    """Show what .slic files hold.
 
-    Size, rate, codec, model and the codec's own parameters.
+    Size, rate, model, quality, and whether a file is whole.
 
     \b
     Examples:
       stanhlic info photo.slic
+      stanhlic info photo.slic --verbose
       stanhlic info photo.slic --json
+      stanhlic info small/*.slic
     """
-    from stanhlic.images import read_bytes
-    data = read_bytes(file)
-    with _busy("reading"), _about_file(file): found = _zoo().describe_file(data)
-    whole = {"count", "partial", "declared", "damaged", "note"} if found["complete"] else set()
-    shown = {k: v for k, v in found.items() if k not in whole} | {"bpp": f"{found['bpp']:.4f}", "model": found["model"] or "unknown here; decompress needs --model PATH"}
-    _emit(found, "\n".join(f"{k:<12} {v}" for k, v in shown.items()), as_json)
+    found = []
+    for path in paths:
+        data = files.read(path)
+        with _busy("reading"), _about_file(path): found.append(_zoo().describe_file(data))
+    if as_json: _say(json.dumps(found[0] if len(found) == 1 else [{"file": p} | f for p, f in zip(paths, found)])); return
+    known = lambda f: f["model"] or "unknown here"
+    quality = lambda f: f"{f['quality']:.4g}" if "quality" in f else ""
+    if len(found) > 1:
+        rows = [(p, f"{f['width']}x{f['height']}", f["bytes"], f"{f['bpp']:.4f}", known(f), quality(f), _state(f)) for p, f in zip(paths, found)]
+        _say(_table(rows, ("file", "size", "bytes", "bpp", "model", "quality", "state"))); return
+    f = found[0]
+    told = {"size": f"{f['width']}x{f['height']}", "bytes": f["bytes"], "bpp": f"{f['bpp']:.4f}", "model": f["model"] or "unknown here; decompress needs --model PATH",
+            "quality": quality(f), "state": _state(f) + (f": {f['note']}" if f.get("note") else "")}
+    if verbose: told |= {k: v for k, v in f.items() if k not in {*told, "height", "width", "note", "complete", "damaged"} | ({"count", "partial", "declared"} if f["complete"] else set())}
+    _say("\n".join(f"{k:<12} {v}" for k, v in told.items() if v != ""))
 
 def _cuttable(header):
     "The codec class of a file that may be cut, or one line"
@@ -321,14 +373,21 @@ def _one_cut(**given):
         if not 0 < value < float("inf"): raise StanhlicError(f"{name} {value:g} is not a positive number; choose one")
     return given
 
+def _remade(path, data, kind):
+    "May a file be replaced by a cut of the data? If it is not there, empty, no regular file, or a cut of the same data, as in a second try"
+    if not os.path.isfile(path) or not os.path.getsize(path): return True
+    held = files.read(path)
+    try: return data.startswith(held) or kind.truncate(data, len(held)) == held
+    except StanhlicError: return False
+
 @app.command("truncate")
 def _truncate(
     source: Annotated[str, typer.Argument(metavar="IN", help="A .slic file of an rnn or progressive model.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="File to write, usually .slic. One that is there is replaced if it is a cut of IN, else only with --force.")],
     num_bytes: Annotated[int | None, typer.Option("--bytes", metavar="N", help="At most N bytes.")] = None,
     bpp: Annotated[float | None, typer.Option(metavar="B", help="At most B bits per pixel.")] = None,
     layers: Annotated[int | None, typer.Option(metavar="K", help="The first K layers; for rnn files only.")] = None,
-    as_json: Json = False,
+    force: Force = False, as_json: Json = False,
 ):
     """Cut a .slic file down to a smaller one, without its model.
 
@@ -339,21 +398,21 @@ def _truncate(
       stanhlic truncate photo.slic small.slic --bytes 20000
       stanhlic truncate photo.slic small.slic --bpp 0.25
       stanhlic truncate photo.slic base.slic --layers 1
+      stanhlic truncate photo.slic - --bytes 9000 | nc host 7000
     """
-    _no_pipe(source, target)
     given = _one_cut(bytes=num_bytes, bpp=bpp, layers=layers)
     from stanhlic.container import read_header
-    from stanhlic.images import atomic_write, read_bytes
     from stanhlic.metrics import bytes_within
-    data = read_bytes(source)
+    data, job = files.read(source), files.Job(source, files.PIPE if target in files.STDOUT else target, True)
     with _about_file(source):
         header = read_header(data)
         pixels, kind = header.height * header.width, _cuttable(header)
-        _check_target(source, target)
+        files.check_target(source, job.target)
+        if not force and not _remade(job.target, data, kind): raise StanhlicError(f"{target}: exists and is no cut of this file; --force replaces it")
         cut = kind.truncate(data, layers=layers) if layers else kind.truncate(data, given.get("bytes") or bytes_within(bpp, header.height, header.width))
-    atomic_write(target, cut)
+    files.write(job, cut)
     done = dict(input=source, output=target, bytes=len(cut), bpp=8 * len(cut) / pixels, height=header.height, width=header.width)
-    _emit(done, f"{target}: {len(cut)} of {len(data)} bytes, {done['bpp']:.4f} bpp", as_json)
+    _emit(done, f"{target}: {len(cut)} of {len(data)} bytes, {done['bpp']:.4f} bpp", as_json, err=job.target == files.PIPE)
 
 def _stop(k, n):
     "One line for each stop of a page; on a terminal the last one only"
@@ -366,7 +425,7 @@ def _view(
     original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture a .slic file was made from, to compare with.")] = None,
     stops: Annotated[int | None, typer.Option(metavar="N", min=2, max=200, help="How many stops the slider has, about; by default as many as can be told apart, at most 24, or 12 for a large picture.")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help=f"Model for a picture, by default {DEFAULT_MODEL}; or that of the file, if it is not one of `stanhlic models`.")] = None,
-    device: Device = "auto",
+    force: Force = False, threads: Threads = None, device: Device = "auto",
 ):
     """Make a web page that shows what a codec does to a picture.
 
@@ -380,19 +439,21 @@ def _view(
       stanhlic view photo.slic
       stanhlic view photo.slic --original photo.png -o page.html
     """
-    _no_pipe(source, target, original)
+    if "-" in (source, target, original): raise StanhlicError("-: is not a file; view reads and writes files, not pipes")
     from stanhlic.container import MAGIC
-    from stanhlic.images import atomic_write, decode_image, read_bytes, read_image
+    from stanhlic.images import decode_image, read_image
     from stanhlic.view import make_page
-    start, data, target = time.monotonic(), read_bytes(source), target or str(Path(source).with_suffix(".html"))
+    job = files.Job(source, target or str(Path(source).with_suffix(".html")), force or target is not None)
+    start, data, target = time.monotonic(), files.read(source), job.target
     coded = data[:4] == MAGIC or Path(source).suffix == ".slic"
     if original is not None and not coded: raise StanhlicError(f"{source}: is a picture, and so the original itself; leave --original out")
     with _about_file(source): header = _zoo().sound_header(data) if coded else None
     picture = None if coded and original is None else read_image(original) if coded else decode_image(data, source)
-    _check_target(source, target)
+    files.check_target(source, target)
+    if os.path.lexists(target) and not job.replace: raise StanhlicError(f"{target}: exists already; name another page by --out, or --force replaces it")
     codec = _zoo().codec_for(header, model, device) if coded else _zoo().load_codec(model or DEFAULT_MODEL, device)
     with _about_file(source): page = make_page(codec, Path(source).name, data if coded else None, picture, stops, _stop)
-    atomic_write(target, page.text.encode())
+    files.write(job, page.text.encode())
     _remark(source, page.note)
     _say(f"{target}: {_size(len(page.text))}, {page.stops} stop{'s' * (page.stops > 1)}, {time.monotonic() - start:.0f} s; open it in a browser")
 
@@ -415,9 +476,9 @@ def _without_similarity(rows):
 def _eval(
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="Name of a model, or its file.")],
     images: Annotated[str, typer.Option(metavar="DIR", help="Folder of pictures, or the name of a data set (kodak).")],
-    out: Annotated[str, typer.Option(metavar="FILE.json", help="Result file to write.")],
+    out: Annotated[str | None, typer.Option(metavar="FILE.json", help="Result file to write; needed without --json.")] = None,
     qualities: Annotated[list[str] | None, typer.Option(metavar="Q,Q,...", help="Qualities to measure; by default 0,20,40,60,80,100, or each layer of an rnn model.")] = None,
-    device: Device = "auto",
+    threads: Threads = None, device: Device = "auto", as_json: Json = False,
 ):
     """Measure a model on a folder of pictures.
 
@@ -429,11 +490,13 @@ def _eval(
       stanhlic eval --model my.safetensors --images photos/ --qualities 0,50,100 --out my.json
     """
     chosen = _qualities(qualities or [])
+    if out is None and not as_json: raise typer.BadParameter("give --out FILE.json, --json, or both")
     from stanhlic.evaluate import evaluate, write_results
     _zoo()
-    _check_target(images, out)
+    if out: files.check_target(images, out)
     result = evaluate(model, images, chosen or None, device)
-    write_results(out, result)
+    if out: write_results(out, result)
+    if as_json: _say(json.dumps(result, allow_nan=False)); return
     r, x = result["results"], result["extras"]
     show = lambda v, digits: None if v is None else f"{v:.{digits}f}"
     rows = [(f"{q:g}", *(show(v, 4) for v in (a, b)), show(p, 2), show(s, 4), show(e, 3), show(d, 3)) for q, a, b, p, s, e, d in
@@ -442,7 +505,10 @@ def _eval(
     _remark(images, _without_similarity(x["per_image"]))
 
 @app.command("fetch")
-def _fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", help="Data set; without it, all are listed.")] = None):
+def _fetch(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Data set; without it, all are listed.")] = None,
+    mirror: Annotated[str | None, typer.Option(metavar="URL", help="Folder that holds the same files, instead of their origin.")] = None,
+):
     """Download a data set, or list the known ones.
 
     Files come from their origin into the cache in your home folder and are checked by SHA-256; those already there are not downloaded again. A data set is looked for under STANHLIC_DATA, then in ./data, then in the cache.
@@ -451,17 +517,18 @@ def _fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", help="Data
     Examples:
       stanhlic fetch
       stanhlic fetch kodak
+      stanhlic fetch kodak --mirror https://example.org/kodak
     """
     from stanhlic.datasets import find_dataset, has_dataset, list_datasets, load_manifest
     if name is not None:
-        files = find_dataset(name, download=True)
-        _say(f"{name}: {len(files)} files, the first is {files[0]}")
+        found = find_dataset(name, download=True, mirror=mirror)
+        _say(f"{name}: {len(found)} files, the first is {found[0]}")
         return
     rows = [(n, "here" if has_dataset(n) else "not here", len(m["files"]), _size(sum(e["size"] for e in m["files"])), m["title"]) for n in list_datasets() for m in [load_manifest(n)]]
     _say(_table(rows, ("name", "state", "files", "size", "title")))
 
 @app.command("bench")
-def _bench(as_json: Json = False, device: Device = "cpu"):
+def _bench(as_json: Json = False, threads: Threads = None, device: Device = "cpu"):
     """Time the codecs on this machine.
 
     Transforms, entropy coding and memory are measured separately. Ratios within one run are meaningful; seconds from two machines are not comparable.
@@ -472,7 +539,7 @@ def _bench(as_json: Json = False, device: Device = "cpu"):
       stanhlic bench --json > bench.json
     """
     _zoo()
-    importlib.import_module("stanhlic.lab.bench").run(as_json, device=device)
+    importlib.import_module("stanhlic.lab.bench").run(as_json, threads=threads or 2, device=device)
 
 def _system(name):
     "The training module of a system"
@@ -573,7 +640,7 @@ def _reproduce(
     if failed: raise StanhlicError(failed[0]["detail"] if len(failed) == 1 else f"{len(failed)} of {len(rows)} items failed: {', '.join(r['id'] for r in failed)}; see runs/")
 
 @app.command("selftest")
-def _selftest(models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="Names or files of models; without any, all known ones.")] = None, device: Device = "auto"):
+def _selftest(models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="Names or files of models; without any, all known ones.")] = None, threads: Threads = None, device: Device = "auto"):
     """Check that this installation works.
 
     Each model encodes a picture at three qualities; a fresh process decodes the files; damage must be noticed.

@@ -83,6 +83,7 @@ def find_dataset(
     download: bool = False, # fetch it into the cache if this machine has none
     prefix: str = "",       # only files whose path starts with this
     verify: bool = True,    # compare every file with the manifest (0.2 s per 100 MB)
+    mirror: str | None = None, # of a download: address of a folder that holds the same files
 ) -> list:                  # paths, in the order of the manifest
     """Files of a data set, checked.
 
@@ -90,7 +91,7 @@ def find_dataset(
     manifest, entries = load_manifest(name), _entries(name, prefix)
     folder = _locate(name, entries)
     if folder is None:
-        if download: return fetch(name, prefix=prefix)
+        if download: return fetch(name, mirror, prefix=prefix)
         near = [(sum((f / e["path"]).is_file() for e in entries), f) for f in search_folders(name)]
         have, where = max(near, key=lambda x: x[0])
         found = f"incomplete: {where} has {have} of {len(entries)} files" if have else "not on this machine"

@@ -85,7 +85,7 @@ def test_a_fourth_codec_in_the_command_line_and_in_pillow(fourth, cli, photo, pi
     assert cli("decompress", tmp_path / "a.slic", tmp_path / "a.png").returncode == 0 and np.array_equal(read_image(tmp_path / "a.png"), picture)
     refused = cli("truncate", tmp_path / "a.slic", tmp_path / "b.slic", "--bytes", "100")
     assert refused.returncode == 1 and "all or nothing" in refused.stderr
-    assert "dropped      0" in cli("info", tmp_path / "a.slic").stdout
+    assert "dropped      0" in cli("info", "--verbose", tmp_path / "a.slic").stdout
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.slic")), picture)
 
 
