@@ -28,7 +28,7 @@ def main():
     """Entry point of the command `stanhlic`; never returns."""
     if not sys.warnoptions: warnings.simplefilter("ignore")
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")  # a name that it cannot spell must not stop the work
+        with contextlib.suppress(AttributeError): stream.reconfigure(errors="backslashreplace")  # a name that it cannot spell must not stop the work
     for loaded in (_codec, _codec_of): loaded.cache_clear()
     try: app(prog_name="stanhlic")
     except StanhlicError as e: said = str(e)
