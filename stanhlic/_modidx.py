@@ -979,6 +979,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._lambdas': ('stanh/training.html#_lambdas', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._renew': ('stanh/training.html#_renew', 'stanhlic/stanh/training.py'),
+                                         'stanhlic.stanh.training._share': ('stanh/training.html#_share', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._size': ('stanh/training.html#_size', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._trunk': ('stanh/training.html#_trunk', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._trunk_folder': ( 'stanh/training.html#_trunk_folder',

@@ -49,8 +49,8 @@ def test_a_part_of_it_runs(snakemake, tmp_path):
 def test_the_shipped_model_in_its_smoke_form(snakemake, tmp_path):
     snakemake("train_stanh_release")
     held = inspect_weights(tmp_path / "runs/smoke/stanh-release/model.safetensors")
-    stage = held["provenance"]["stages"][-1]
-    assert len(held["config"]["points"]) == 8 and (stage["stage"], stage["trunk"]["steps"], stage["plan"]["steps"]) == ("release", 4, 2)
+    before, stage = held["provenance"]["stages"]
+    assert len(held["config"]["points"]) == 8 and (before["stage"], before["steps"], stage["stage"], stage["plan"]["steps"]) == ("joint", 4, "release", 2)
 
 
 def test_the_paper_profile_is_planned_whole(snakemake, tmp_path):
@@ -69,7 +69,7 @@ def test_figures_wait_for_figures_and_for_weights_that_are_not_shipped(snakemake
     assert "item_stanh_derivations" in planned and "figures/stanh/derivations.json" in planned["item_stanh_anchors"]
     assert [s for s in planned["item_rnn_hyperprior"] if "rnn-compact" in s or "rnn-train" in s]
     assert ("train_rnn_train" in planned) != (ROOT / "stanhlic/weights/rnn-compact.safetensors").exists()
-    assert not [r for r in planned if r.startswith("train_stanh") and (ROOT / "stanhlic/weights/stanh-zou22-compact.safetensors").exists()]
+    assert not [r for r in planned if r.startswith("train_stanh") and (ROOT / "stanhlic/weights/stanh-compact.safetensors").exists()]
 
 
 def test_unknown_profile_is_one_line(snakemake):

@@ -240,7 +240,7 @@ class _Record:
 
     def __post_init__(self):
         check_sizes(self, anchor=0)
-        if len(self.jumps) != 2 or self.form not in ("ordered", "symmetric", "free") or self.kind not in ("anchor", "derivation"): raise StanhlicError(f"a rate point of form {self.form[:20]!r}, kind {self.kind[:20]!r} and {len(self.jumps)} numbers of jumps")
+        if len(self.jumps) != 2 or self.form not in ("ordered", "symmetric", "free") or self.kind not in ("anchor", "derivation", "joint"): raise StanhlicError(f"a rate point of form {self.form[:20]!r}, kind {self.kind[:20]!r} and {len(self.jumps)} numbers of jumps")
 
 def _build_point(p):
     r = _Record(p["anchor"], p["form"], p["kind"], tuple(p["jumps"]))

@@ -237,22 +237,30 @@ def _trunk_folder(init) -> Path:
     folder = Path(init or "").parent if Path(init or "").suffix in (".safetensors", ".pt") else Path(init or "")
     return folder / "joint-all" if (folder / "joint-all").is_dir() else folder
 
-def _trunk(init) -> dict:
-    "Checkpoint of the joint run that a release begins with"
-    path = _trunk_folder(init) / "last.pt"
-    if not init or not path.is_file(): raise StanhlicError(f"{init or 'a release'}: begins with the run of a joint stage; give --init FOLDER, the place where that stage has its checkpoints")
-    return load_checkpoint(path)
+def _trunk(init) -> tuple:
+    "Checkpoint of the joint run that a release begins with, and the stages up to it"
+    folder = _trunk_folder(init)
+    if not init or not (folder / "last.pt").is_file(): raise StanhlicError(f"{init or 'a release'}: begins with the run of a joint stage; give --init FOLDER, the place where that stage has its checkpoints")
+    state, record = load_checkpoint(folder / "last.pt"), json.loads((folder / "plan.json").read_text())
+    return state, [*record.pop("before", []), record | {"steps": state["step"]} | {k: round(state.get(k, 0)) for k in ("seconds", "cpu_seconds")}]
 
-def _joint_start(settings, init, train) -> tuple:
-    "Joint network that a stage begins with, and the header of the model it comes from"
-    size = settings.get("size", "lean")
+def _joint_start(stage, settings, init, train) -> tuple:
+    "Joint network that a stage begins with, the checkpoint that it branches off from, and the stages before it"
+    size, lambdas, seed = settings.get("size", "lean"), tuple(settings.get("lmbdas", LAMBDAS)), settings.get("seed", 0)
     if size not in _LEAN: raise StanhlicError(f"unknown size {size!r}; choose {', '.join(_LEAN)}")
+    if stage == "release": return Joint(Lean(_LEAN[size]), lambdas), *_trunk(init)
     if init:
         weights = load_weights(model_path(init))
-        return joint_of(restore(build_model, weights)), weights.header
-    torch.manual_seed(settings.get("seed", 0))
-    crops = ImagePool(train, 64 if settings["crop"] < 128 else 192, settings.get("seed", 0) + 1).batch(24)
-    return Joint(principal_start(Lean(_LEAN[size]), crops), tuple(settings.get("lmbdas", LAMBDAS))), {"provenance": {}}
+        return joint_of(restore(build_model, weights)), None, weights.header["provenance"].get("stages", [])
+    torch.manual_seed(seed)
+    crops = ImagePool(train, 64 if settings["crop"] < 128 else 192, seed + 1).batch(24)
+    return Joint(principal_start(Lean(_LEAN[size]), crops), lambdas), None, []
+
+def _share(settings, trunk, out, resume) -> int:
+    "Steps of a release: a share of those behind it, which a resumed one knows from its own record"
+    record = out / "plan.json"
+    if resume and record.is_file(): return json.loads(record.read_text())["plan"]["steps"]
+    return max(1, round(settings.get("share", 0.2) * trunk["step"]))
 
 # %% ../../nbs/stanh/06_training.ipynb #b9807b94
 def train_joint(
@@ -265,16 +273,14 @@ def train_joint(
     resume: bool = False,
     device: str = "cpu",
     facts: dict = None,
-) -> tuple:             # StanhModel with a uniform point for each rate, the plan that was run, header of the model it began with
+) -> tuple:             # StanhModel with a uniform point for each rate, the plan that was run, the stages before it
     """Train a network for all its rates; raises `StanhlicError` for a size or a run that is not there, and as `fit` does."""
-    trunk = _trunk(init) if stage == "release" else None
-    if trunk: settings = settings | {"steps": max(1, round(settings.get("share", 0.2) * trunk["step"]))}
-    plan, (joint, header) = make_plan(settings), _joint_start(settings, None if trunk else init, train)
-    if trunk: facts = (facts or {}) | {"trunk": {"steps": trunk["step"], "cpu_seconds": round(trunk.get("cpu_seconds", 0)), "commits": commits_of(_trunk_folder(init))}}
+    joint, trunk, before = _joint_start(stage, settings, init, train)
+    plan = make_plan(settings | ({"steps": _share(settings, trunk, out, resume)} if trunk else {}))
     pool, crops = ImagePool(train, plan.crop, plan.seed, plan.drawn), validation_crops(valid, plan, settings.get("validation", 32))
     loss = joint_loss(joint, settings.get("metric", "mse"))
-    fit(joint, loss, pool, plan, out, joint_validation(crops), None, resume, device, facts, start=trunk)
-    return joint_model(joint), plan, header | ({"trunk": facts["trunk"]} if trunk else {})
+    fit(joint, loss, pool, plan, out, joint_validation(crops), None, resume, device, {**(facts or {}), "before": before}, start=trunk)
+    return joint_model(joint), plan, before
 
 # %% ../../nbs/stanh/06_training.ipynb #73380269
 _OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "slope": 0.01,
@@ -298,22 +304,22 @@ def run(
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     facts = {"system": "stanh", "stage": stage, "profile": profile, "data": source, "device": device, "settings": settings, "init": Path(init).name if init else None}
     if stage in ("joint", "release"):
-        folders = [out / f"{stage}-all"]
-        model, plan, header = train_joint(stage, settings, train, valid, folders[0], init, resume, device, facts)
-        return _write(model, header, out, settings, provenance(plan, **facts, **_clocks(folders), commits=commits_of(folders[0]), **({"trunk": header["trunk"]} if "trunk" in header else {})))
+        folder = out / f"{stage}-all"
+        model, plan, before = train_joint(stage, settings, train, valid, folder, init, resume, device, facts)
+        return _write(model, before, out, settings, provenance(plan, **facts, **_clocks([folder]), commits=commits_of(folder)))
     model, header = _initial(stage, settings, init, train)
     _forms(model, settings)
     folders = {out / f"{stage}-{lmbda:g}": lmbda for lmbda in (settings["lmbdas"] if stage == "derivation" else [settings["lmbda"]])}
     for folder, lmbda in folders.items():
         train_stage(model, stage, settings, train, valid, folder, lmbda, resume, device, facts | {"lambda": lmbda})
-    return _write(model, header, out, settings, provenance(plan, **facts, **_clocks(folders)))
+    return _write(model, header["provenance"].get("stages", []), out, settings, provenance(plan, **facts, **_clocks(folders)))
 
 def _clocks(folders): return {clock: elapsed(*folders, clock=clock) for clock in ("seconds", "cpu_seconds")}
 
 def _write(model, before, out, settings, stage) -> Path:
     "The weight file of a stage, with the stages before it in its header"
     header = {"system": "stanh", "name": settings.get("name", f"stanh-{stage['stage']}"), "config": model_config(model),
-              "provenance": {"stages": [*before["provenance"].get("stages", []), stage]}}
+              "provenance": {"stages": [*before, stage]}}
     if is_main(): save_weights(out / "model.safetensors", storage(settings.get("store", ""))(model.state_dict()), header)
     return out / "model.safetensors"
 
