@@ -18,7 +18,7 @@ from .errors import CutFileWarning, OutOfReach, StanhlicError, WrongModel
 from .images import check_memory, check_picture, pad, to_array, to_tensor
 from .metrics import bpp, bytes_within, one_target, psnr
 from .modelfile import Weights, resolve_device, restore
-from .sync import exact
+from .sync import exact, on_cpu
 
 # %% ../nbs/ground/08_codec.ipynb #f44656a3
 def check_quality(
@@ -230,7 +230,7 @@ class Codec(System):
     @classmethod
     def from_weights(cls, weights: Weights, device: str | torch.device = "cpu", precision: str = "fp32") -> "Codec":
         """Codec from a weight file that was read; raises `StanhlicError` if its configuration and tensors do not fit."""
-        return cls(restore(cls.build, weights), weights.header["name"], weights.fingerprint, device, weights.header, precision)
+        with on_cpu(): return cls(restore(cls.build, weights), weights.header["name"], weights.fingerprint, device, weights.header, precision)
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.model.parameters())

@@ -68,6 +68,7 @@ class Tables:
         self.crc = state_crc(np.array(freq.shape), self.freq)
 
     def __len__(self): return len(self.freq)
+    def __getstate__(self): return vars(self) | {"_models": {}}  # those of constriction cannot be pickled
     def __repr__(self): return f"Tables({len(self)} tables of {self.freq.shape[1]} symbols, crc {self.crc:08x})"
 
     def model(self, row: int):

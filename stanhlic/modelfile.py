@@ -268,7 +268,7 @@ def _count(name, args, kwargs):
     return math.prod(size) ** (2 if name == "eye" else 1)
 
 def _frame(tensors: dict):
-    "Context in which a network is built without values of its own, on the CPU, and with no more numbers than twice what the file holds"
+    "Context in which a network is built without values of its own, and with no more numbers than twice what the file holds"
     import torch
     from torch.overrides import TorchFunctionMode
     class Frame(TorchFunctionMode):
@@ -276,10 +276,10 @@ def _frame(tensors: dict):
         def __torch_function__(self, func, types, args=(), kwargs=None):
             name, kwargs = getattr(func, "__name__", ""), kwargs or {}
             if name in _DRAWN: return (args[0] if args else kwargs["tensor"]).detach().zero_()
-            if name in _FACTORIES and kwargs.get("device") is None:
+            if name in _FACTORIES:
                 self.left, self.parts = self.left - _count(name, args, kwargs), self.parts - 1
                 if min(self.left, self.parts) < 0: raise StanhlicError("the configuration asks for more than the file holds")
-                func, kwargs = torch.zeros if name == "rand" else func, kwargs | {"device": "cpu"}
+                if name == "rand": func = torch.zeros
             return func(*args, **kwargs)
     return Frame()
 
@@ -290,10 +290,11 @@ def restore(
 ) -> "Module":         # the model with its weights, in single precision
     """Model of a weight file; raises `StanhlicError` if its configuration and tensors do not fit. Draws no random numbers."""
     import torch
+    from .sync import on_cpu
     refusal = lambda why: StanhlicError(f"{str(weights.header['name'])[:80]}: configuration and tensors do not fit ({why}); save the model again")
     given = weights.tensors
     try:
-        with _frame(given): model = build(weights.header["config"])
+        with on_cpu(), _frame(given): model = build(weights.header["config"])
         wanted = model.state_dict()
         odd = sorted(k for k in wanted.keys() | given.keys() if not (k in wanted and k in given and _fits(wanted[k], given[k])))
         if odd: raise refusal(f"first at {odd[0][:80]}")

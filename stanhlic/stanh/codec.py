@@ -103,10 +103,10 @@ class StanhAnalysis(Analysis):
     def latents(self, net) -> tuple:  # y [1, M, H/16, W/16], z [1, C, H/64, W/64]
         """y and z under one network."""
         if self._found is None: self._found = {}
-        if id(net) not in self._found:
+        if net not in self._found:
             y = self.codec.transform(net.g_a, self.x)
-            self._found[id(net)] = y, net.h_a(y).float()
-        return self._found[id(net)]
+            self._found[net] = y, net.h_a(y).float()
+        return self._found[net]
 
 # %% ../../nbs/stanh/04_codec.ipynb #2af04dbe
 def place(n: int) -> Position:

@@ -1,0 +1,113 @@
+"""A codec inside somebody else's program: forked, spawned, pickled, copied, and under whatever that program has told torch."""
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from stanhlic.datasets import sample_photograph
+from stanhlic.zoo import load_codec
+
+MODELS = ["stanh-zou22-compact", "rnn-compact", "progressive-compact"]
+
+
+@pytest.fixture(scope="module")
+def picture(): return sample_photograph(96)
+
+
+def program(folder, text, *words, **env):
+    """What a program of its own prints, run from a file, as `spawn` needs it."""
+    (folder / "program.py").write_text(textwrap.dedent(text))
+    done = subprocess.run([sys.executable, "-W", "ignore", folder / "program.py", *words], capture_output=True, text=True, env=os.environ | env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split()
+
+
+POOL = """
+import multiprocessing, sys
+import numpy as np, torch
+import stanhlic
+image = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+
+def work(codec, data): return (codec or mine).encode(image) == data and bool(((codec or mine).decode(data) == stanhlic.load(sys.argv[1], "cpu").decode(data)).all())
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    fresh = stanhlic.load(sys.argv[1], "cpu")
+    mine = stanhlic.load(sys.argv[1], "cpu")
+    data = mine.encode(image)
+    mine.decode(data)
+    jobs = [(None, data)] * 4 if sys.argv[2] == "fork" else [(fresh, data), (mine, data)]
+    with multiprocessing.get_context(sys.argv[2]).Pool(2) as pool: print(*pool.starmap(work, jobs, 1))
+    print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("name", MODELS)
+def test_forked_workers_of_a_process_with_threads(name, tmp_path):
+    """The parent computes with two threads; without care each child waits for them for good."""
+    assert program(tmp_path, POOL, name, "fork", OMP_NUM_THREADS="2") == ["True"] * 4 + ["2"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", MODELS)
+def test_spawned_workers_get_a_codec_before_and_after_its_use(name, tmp_path): assert program(tmp_path, POOL, name, "spawn") == ["True"] * 2 + ["2"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))], ids=["deepcopy", "pickle"])
+def test_copies(name, again, picture):
+    codec = load_codec(name, "cpu")
+    before = again(codec)
+    data = codec.encode(picture)
+    shown, analysis, decoder = codec.decode(data), codec.analyze(picture), codec.decoder().feed(data[:-1]).feed(data[-1:])
+    for other in (before, again(codec)): assert other.encode(picture) == data and (other.decode(data) == shown).all() and repr(other) == repr(codec)
+    assert codec.encode(again(analysis)) == data and (again(decoder).image() == shown).all()
+    assert (decoder.image() == shown).all() and (again(decoder).image() == shown).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_the_programs_default_type(name, dtype, picture):
+    codec = load_codec(name, "cpu")
+    data = codec.encode(picture)
+    shown = codec.decode(data)
+    torch.set_default_dtype(dtype)
+    try:
+        for c in (codec, load_codec(name, "cpu")):
+            assert c.encode(picture) == data and (c.decode(data) == shown).all() and {p.dtype for p in c.model.parameters()} == {torch.float32}
+            c.encode(picture, target_bytes=len(data) + 1); c.estimate(picture)
+        assert torch.get_default_dtype() == dtype
+    finally: torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_programs_default_device(name, picture):
+    """`meta` holds no values: whatever is created on it by mistake is an exception."""
+    codec = load_codec(name, "cpu")
+    data = codec.encode(picture)
+    shown = codec.decode(data)
+    torch.set_default_device("meta")
+    try:
+        for c in (codec, load_codec(name, "cpu")):
+            assert c.encode(picture) == data and (c.decode(data) == shown).all()
+            c.encode(picture, target_bytes=len(data) + 1); c.estimate(picture); c.psnr_at(picture); c.decoder().feed(data).image()
+        assert torch.zeros(1).is_meta
+    finally: torch.set_default_device(None)
+
+
+def test_gradients_may_be_off_or_on_and_stay_so(picture):
+    codec = load_codec("stanh-zou22-compact", "cpu")
+    data = codec.encode(picture)
+    for mode in (torch.no_grad, torch.enable_grad, torch.inference_mode):
+        with mode():
+            before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+            assert codec.encode(picture) == data and np.array_equal(codec.decode(data), load_codec("stanh-zou22-compact", "cpu").decode(data))
+            assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
