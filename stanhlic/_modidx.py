@@ -108,6 +108,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'stanhlic.codec._compress': ('ground/codec.html#_compress', 'stanhlic/codec.py'),
                                 'stanhlic.codec._decompress': ('ground/codec.html#_decompress', 'stanhlic/codec.py'),
                                 'stanhlic.codec._given': ('ground/codec.html#_given', 'stanhlic/codec.py'),
+                                'stanhlic.codec._look': ('ground/codec.html#_look', 'stanhlic/codec.py'),
                                 'stanhlic.codec._meet': ('ground/codec.html#_meet', 'stanhlic/codec.py'),
                                 'stanhlic.codec._position': ('ground/codec.html#_position', 'stanhlic/codec.py'),
                                 'stanhlic.codec.accept': ('ground/codec.html#accept', 'stanhlic/codec.py'),

@@ -288,6 +288,14 @@ def analyze(
 Codec.analyze = analyze
 
 # %% ../nbs/ground/08_codec.ipynb #58e6fe48
+def _look(value, goal, last, parts=16):
+    "Values along the dial, up to the first that reaches a goal"
+    seen = {}
+    for n in sorted({last * k // parts for k in range(1, parts)} - {0}):
+        seen[n] = value(n)
+        if seen[n] >= goal: break
+    return seen
+
 def _meet(codec, a, name, wanted):
     "Position that meets a target"
     last, smallest = codec.last(a), name == "target_psnr"
@@ -295,11 +303,16 @@ def _meet(codec, a, name, wanted):
     goal = bytes_within(wanted, a.height, a.width) if name == "target_bpp" else wanted
     low, high = value(0), value(last)
     if (goal <= low) if smallest else (goal >= high): return 0 if smallest else last
+    first, near = 0, max(1, last // 1000) if smallest else 1
+    if smallest and goal > high:
+        seen = {0: low} | _look(value, goal, last)
+        low, high = min(high, *seen.values()), max(high, *seen.values())
+        if goal <= high: last = max(seen); first = max(n for n in seen if n < last)
     if (goal > high) if smallest else (goal < low):
         unit = {"target_bpp": "bpp", "target_bytes": "bytes", "target_psnr": "dB"}[name]
         ends = [bpp(v, a.height, a.width) if unit == "bpp" else v for v in (low, high)]
         raise OutOfReach(f"{wanted:.6g} {unit} is out of reach for this picture: the model covers {ends[0]:.6g} to {ends[1]:.6g} {unit}")
-    return bisect(value, goal, last, smallest, max(1, last // 1000) if smallest else 1)
+    return first + bisect(lambda n: value(first + n), goal, last - first, smallest, near)
 
 def _given(codec, **wanted):
     "The one thing that was asked for: its name and its value, checked; a quality if there is none"
