@@ -974,6 +974,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'stanhlic.stanh.training._Base.forward': ( 'stanh/training.html#_base.forward',
                                                                                     'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._clocks': ('stanh/training.html#_clocks', 'stanhlic/stanh/training.py'),
+                                         'stanhlic.stanh.training._described': ( 'stanh/training.html#_described',
+                                                                                 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._facts': ('stanh/training.html#_facts', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._forms': ('stanh/training.html#_forms', 'stanhlic/stanh/training.py'),
                                          'stanhlic.stanh.training._history': ('stanh/training.html#_history', 'stanhlic/stanh/training.py'),

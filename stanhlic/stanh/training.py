@@ -316,10 +316,17 @@ def run(
 
 def _clocks(folders): return {clock: elapsed(*folders, clock=clock) for clock in ("seconds", "cpu_seconds")}
 
+def _described(model, stages, settings) -> str:
+    "One line about a model: its rates, and the processor time of all stages"
+    rates, spent = [p.lmbda for p in model.points], sum(s.get("cpu_seconds") or s.get("seconds") or 0 for s in stages)
+    what = f"{len(rates)} rates from lambda {min(rates):g} to {max(rates):g}" if len(rates) > 1 else f"one rate, lambda {rates[0]:g}"
+    error = "MS-SSIM" if settings.get("metric") == "ms-ssim" else "squared error"
+    return f"{what}, {error}; trained for {spent / 3600:.1f} hours on {stages[-1]['device']}"
+
 def _write(model, before, out, settings, stage) -> Path:
     "The weight file of a stage, with the stages before it in its header"
-    header = {"system": "stanh", "name": settings.get("name", f"stanh-{stage['stage']}"), "config": model_config(model),
-              "provenance": {"stages": [*before, stage]}}
+    stages = [*before, stage]
+    header = {"system": "stanh", "name": settings.get("name", f"stanh-{stage['stage']}"), "description": _described(model, stages, settings), "config": model_config(model), "provenance": {"stages": stages}}
     if is_main(): save_weights(out / "model.safetensors", storage(settings.get("store", ""))(model.state_dict()), header)
     return out / "model.safetensors"
 
