@@ -124,7 +124,7 @@ def joint_validation(
 # %% ../../nbs/stanh/05_joint.ipynb #eca8c7d7
 def joint_model(
     joint: Joint,
-    levels: tuple = (128, 40),  # jumps of the staircases of y and z
+    levels: tuple = (512, 40),  # jumps of the staircases of y and z
 ) -> StanhModel:
     """The variable-rate model: network and uniform rate points, kind "joint"."""
     uniform = lambda step, jumps: STanH.from_extrema(step * jumps / 2, jumps)
