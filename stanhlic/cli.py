@@ -152,12 +152,12 @@ def _remark(path, note):
 
 def _each(plan, work, show, count, threads, as_json):
     "Do the jobs of a plan, in order; of several, a refusal is reported and does not stop the others"
-    done, refused, start, n = [], 0, time.perf_counter(), len(plan.jobs)
+    done, refused, start, n = [], [], time.perf_counter(), len(plan.jobs)
     try:
         for i, (job, row) in enumerate(files.run(plan.jobs, work, count, threads or 1), 1):
             if isinstance(row, StanhlicError):
                 if not plan.several: raise row
-                refused += 1
+                refused.append(dict(input=job.source, output=job.target, refused=str(row)))
                 _say("stanhlic: refused: " + " ".join(str(row).split()), err=True)
                 continue
             for note in row["notes"]: _remark(job.source, note)
@@ -168,9 +168,9 @@ def _each(plan, work, show, count, threads, as_json):
         sys.exit(130)
     if plan.others: _remark("folders", f"{plan.others} file{'s' * (plan.others > 1)} left out, by the name no picture and no .slic file")
     skipped = [dict(input=j.source, output=j.target, bytes=os.path.getsize(j.target), skipped=True) for j in plan.skipped]
-    if as_json: _say(json.dumps(skipped + done if plan.several else (done or skipped)[0]), err=plan.pipe)
+    if as_json: _say(json.dumps(skipped + done + refused if plan.several else (done or skipped)[0]), err=plan.pipe)
     elif plan.several or skipped: _say(_total(done, skipped, time.perf_counter() - start))
-    if refused: raise StanhlicError(f"{refused} of {n} files were refused; the others are done")
+    if refused: raise StanhlicError(f"{len(refused)} of {n} files were refused; the others are done")
 
 def _total(done, skipped, seconds):
     "The last line of many files"

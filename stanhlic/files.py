@@ -1,5 +1,6 @@
 """Files of the command line: which are inputs, where their outputs go, what is never written over, and many of them at once."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -164,6 +165,31 @@ def plan_jobs(
     if out is not None:
         for place in sorted({Path(j.target).parent for j in jobs}): place.mkdir(parents=True, exist_ok=True)
     return Plan(jobs, done, others, several, False)
+
+# %% lists in parts, for many machines
+
+def split_list(
+    path: str,    # list of files, one a line
+    out: str,     # the output folder that all parts will share
+    parts: list,  # files to write
+) -> None:
+    """Deal a list into parts. Raises `StanhlicError` if two of its files would share an output, though they be in different parts."""
+    found = _listed(path)
+    _outputs(found, out, PICTURES)
+    for k, part in enumerate(parts): atomic_write(part, os.fsencode("".join(line + "\n" for line, _ in found[k::len(parts)])))
+
+def join_parts(
+    path: str,    # the list
+    parts: list,  # what `stanhlic compress --list … --json` printed for each part
+) -> dict:        # pictures: their rows in the order of the list, then refused: likewise
+    """The rows of all parts. Raises `StanhlicError` if a file of the list is in none or twice, or if its output is gone."""
+    rows = [row for part in parts for row in json.loads(read_bytes(part))]
+    held, wanted = {row["input"]: row for row in rows}, [line for line, _ in _listed(path)]
+    if len(held) < len(rows) or held.keys() != set(wanted): raise StanhlicError(f"{path}: {len(rows)} results for {len(wanted)} files; remove the parts and run them again")
+    gone = [row["output"] for row in rows if "refused" not in row and not Path(row["output"]).is_file()]
+    if gone: raise StanhlicError(f"{gone[0]}: is gone; remove the parts and run them again")
+    told = [held[line] for line in wanted]
+    return {"pictures": [r for r in told if "refused" not in r], "refused": [r for r in told if "refused" in r]}
 
 # %% many at once
 

@@ -79,6 +79,16 @@ def test_targets_name_real_measurements():
     assert {(t["item"], t["met"]) for t in met if t["value"]} == {("torchac / ours write, float", True), ("ours write", False)}
 
 
+def test_pace_begins_with_the_second_job_of_each_process():
+    assert bench.pace([(1, 0.0, 9.0), (2, 0.0, 8.0), (1, 9.0, 10.0), (2, 9.0, 11.0), (1, 10.0, 13.0)]) == 3 / 4
+
+
+@pytest.mark.slow
+def test_many_pictures():
+    found = bench.run(repeats=1, only=["many"], quiet=True)["results"]["many"]
+    assert set(found) == {"1 process", "2 processes"} and all(r["unit"] == "pictures/s" and r["value"] > 0 for r in found.values())
+
+
 def test_a_device_that_is_not_here_is_refused():
     with pytest.raises(StanhlicError, match="cuda:99 is not available"): bench.run(device="cuda:99", only=["quantizer"], quiet=True)
 

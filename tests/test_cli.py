@@ -122,7 +122,8 @@ def test_a_folder_in_one_call(cli, models, photo, tmp_path):
     (tmp_path / "in" / "c.png").write_bytes(b"no picture"); (tmp_path / "in" / "notes.txt").write_text("to be left alone")
     done = cli("compress", tmp_path / "in", tmp_path / "out", "--model", "tiny", "--json")
     assert done.returncode == 1 and "c.png: not an image" in done.stderr and "1 of 3 files were refused" in done.stderr and "Traceback" not in done.stderr
-    assert [row["output"] for row in json.loads(done.stdout)] == [str(tmp_path / "out" / f"{n}.slic") for n in "ab"]
+    rows = json.loads(done.stdout)
+    assert [row["output"] for row in rows] == [str(tmp_path / "out" / f"{n}.slic") for n in "abc"] and ["refused" in row for row in rows] == [False, False, True]
     ok(cli("decompress", tmp_path / "out", tmp_path / "back"))
     assert sorted(p.name for p in (tmp_path / "back").iterdir()) == ["a.png", "b.png"]
 

@@ -306,6 +306,52 @@ def test_a_folder_in_two_processes_stopped_and_resumed(models, photo, tmp_path):
     assert {p.read_bytes() for p in (tmp_path / "out").iterdir()} == {left[0].read_bytes()}
 
 
+def many_pictures(folder, count, photo):
+    """Small pictures in folders where names come twice, one that is none, and their list."""
+    from PIL import Image
+    small, names = Image.open(photo).crop((0, 0, 64, 64)), []
+    for i in range(count):
+        path = folder / "in" / "ab"[i % 2] / f"{i // 2:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small.save(path)
+        names.append(str(path.relative_to(folder)))
+    (folder / names[7]).write_bytes(b"no picture")
+    (folder / "list").write_text("\n".join(names) + "\n")
+    return names
+
+
+@pytest.mark.long
+def test_a_list_in_shards_one_of_which_is_killed(cli, models, photo, tmp_path, monkeypatch):
+    """Nothing is lost and nothing is done twice."""
+    monkeypatch.chdir(tmp_path)
+    names = many_pictures(tmp_path, 200, photo)
+    parts = [f"{k}.txt" for k in range(3)]
+    files.split_list("list", "out", parts)
+    assert sorted(line for p in parts for line in Path(p).read_text().split()) == sorted(names)
+    words = lambda k: ("compress", "--list", f"{k}.txt", "--out", "out", "--model", "tiny", "--skip-existing", "--json")
+    with subprocess.Popen([sys.executable, "-m", "stanhlic", *words(0)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p:
+        while len(list(Path("out").rglob("*.slic"))) < 9 and p.poll() is None: time.sleep(0.01)
+        p.kill()
+    made = {p: p.stat().st_mtime_ns for p in Path("out").rglob("*.slic")}
+    assert 9 <= len(made) < 67 and not [p for p in Path("out").rglob("*") if p.is_file() and p.suffix != ".slic"]
+    for k in range(3): Path(f"{k}.json").write_text(cli(*words(k)).stdout)
+    table = files.join_parts("list", [f"{k}.json" for k in range(3)])
+    assert [r["input"] for r in table["pictures"]] == [n for n in names if n != names[7]] and [r["input"] for r in table["refused"]] == [names[7]]
+    assert sorted(str(p) for p in Path("out").rglob("*.slic")) == sorted(r["output"] for r in table["pictures"]) and len({p.read_bytes() for p in Path("out").rglob("*.slic")}) == 1
+    assert all(p.stat().st_mtime_ns == t for p, t in made.items())
+    for wrong in (["0.json", "1.json"], ["0.json", "0.json", "1.json", "2.json"]):
+        with pytest.raises(StanhlicError, match="results for 200 files"): files.join_parts("list", wrong)
+    Path(table["pictures"][0]["output"]).unlink()
+    with pytest.raises(StanhlicError, match="is gone"): files.join_parts("list", [f"{k}.json" for k in range(3)])
+
+
+def test_a_list_whose_files_would_meet_is_not_split(here):
+    here("a/x.png", "a/x.jpg")
+    Path("list").write_text("a/x.png\na/x.jpg\n")
+    with pytest.raises(StanhlicError, match="several files would become out/a/x.slic"): files.split_list("list", "out", ["0", "1"])
+    assert not Path("0").exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.long
 def test_processes_end_with_the_one_that_started_them(tmp_path):

@@ -334,3 +334,14 @@ def test_what_was_trained_is_found_again_only_under_the_same_settings(models, tm
 def test_an_unknown_item_gets_its_neighbors():
     with pytest.raises(StanhlicError, match="perhaps stanh/rd_kodak .*; stanhlic reproduce --list names them all"): find_item("stanh/rd_kodac")
     with pytest.raises(StanhlicError, match="unknown item 'zzz'; stanhlic reproduce --list"): find_item("zzz")
+
+
+@pytest.mark.parametrize("error, said", [("DeadKernelError", "its kernel died, often for lack of memory"), ("RuntimeError", "its kernel could not be started or did not answer (Could not determine home directory.)")])
+def test_a_kernel_is_said_to_have_died_only_if_it_did(monkeypatch, tmp_path, error, said):
+    from nbclient import exceptions
+    from stanhlic.lab import reproduce
+    def fail(*a): raise getattr(exceptions, error, RuntimeError)("Could not determine home directory.")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "_execute", fail)
+    with pytest.raises(StanhlicError) as e: reproduce.run_item(reproduce.find_item("stanh/interpolation_trap"))
+    assert said in str(e.value) and ("died" in str(e.value)) == (error == "DeadKernelError")

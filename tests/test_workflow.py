@@ -2,8 +2,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,29 @@ def test_figures_wait_for_figures_and_for_weights_that_are_not_shipped(snakemake
     assert [s for s in planned["item_rnn_hyperprior"] if "rnn-compact" in s or "rnn-train" in s]
     assert ("train_rnn_train" in planned) != (ROOT / "stanhlic/weights/rnn-compact.safetensors").exists()
     assert not [r for r in planned if r.startswith("train_stanh") and (ROOT / "stanhlic/weights/stanh-compact.safetensors").exists()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds a process in /proc")
+def test_many_pictures_in_shards_one_of_which_is_killed(tmp_path, models, photo):
+    from test_files import many_pictures
+    names = many_pictures(tmp_path, 200, photo)  # the rule tries a shard twice
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", tmp_path, "--cores", "2", "--config", "pictures=list", "out=small", "shards=3",
+               "compress=--model tiny", "--", "compressed"]
+    def shard():
+        for p in Path("/proc").glob("[0-9]*/cmdline"):
+            try: words = p.read_bytes().split(b"\0")
+            except OSError: continue
+            if words[1:5] == [b"-m", b"stanhlic.cli", b"compress", b"--list"] and Path(os.readlink(p.parent / "cwd")) == tmp_path: return int(p.parent.name)
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}) as p:
+        while len(list(tmp_path.glob("small/**/*.slic"))) < 5 and p.poll() is None: time.sleep(0.01)
+        made = {f: f.stat().st_mtime_ns for f in tmp_path.glob("small/**/*.slic")}
+        os.kill(shard(), signal.SIGKILL)
+        said, _ = p.communicate()
+    assert p.returncode == 0 and "Error in rule shard" in said and "199 pictures compressed, 1 refused" in said, said
+    table = json.loads((tmp_path / "small" / "pictures.json").read_text())
+    assert [r["input"] for r in table["pictures"]] == [n for n in names if n != names[7]] and [r["input"] for r in table["refused"]] == [names[7]]
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.glob("small/**/*.slic")} == {r["output"] for r in table["pictures"]}
+    assert len(made) >= 5 and all(f.stat().st_mtime_ns == t for f, t in made.items())
 
 
 def test_unknown_profile_is_one_line(snakemake):

@@ -1,6 +1,7 @@
 """Where the time goes: transforms and entropy coding separately, each beside what it replaces, all within one run."""
 
 import contextlib
+import functools
 import importlib.metadata
 import importlib.util
 import json as _json
@@ -19,7 +20,7 @@ from ..errors import StanhlicError
 
 def record(
     value: float,
-    unit: str,    # "s", "MB", "x" or "bytes"
+    unit: str,    # "s", "MB", "x", "bytes" or "pictures/s"
     **more,       # low, high, n, or a note
 ) -> dict:
     """One measured number, ready for JSON."""
@@ -515,6 +516,35 @@ def startup(s):
         jobs = {"python": lambda: fresh("pass"), "stanhlic --help": line("--help")}
         if s._get("compact")[1] == SHIPPED["stanh"]: jobs["stanhlic compress, 192x128"] = line("compress", small, coded)
         return in_turn(jobs, min(s.repeats, 3))
+
+def _timed(job):
+    "Encode a picture in a process of several: its number, begin and end"
+    from stanhlic.images import read_image
+    codec, picture = _held_codec(), read_image(job.source)
+    start = time.monotonic()
+    codec.encode(picture)
+    return os.getpid(), start, time.monotonic()
+
+@functools.cache
+def _held_codec(): return bench_codec("compact", "stanh", "cpu")[0]
+
+def pace(
+    spans: list,  # (process, begin, end) of each job, in the order of the jobs
+) -> float:       # jobs a second
+    """How fast processes work once each has done its first job."""
+    first = {}
+    rest = [(begin, end) for process, begin, end in spans if first.setdefault(process, begin) != begin]
+    return len(rest) / (max(end for _, end in rest) - min(begin for begin, _ in rest))
+
+@measurement
+def many(s):
+    """Pictures a second, in one process and in two, one thread each; after the first picture of each."""
+    from stanhlic.files import Job, _at_once
+    from stanhlic.images import write_image
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "picture.png"))
+        write_image(path, s.picture)
+        return {f"{n} process{'es' * (n > 1)}": record(pace([span for _, span in _at_once([Job(path, "", False)] * n * (s.repeats + 2), _timed, n, 1)]), "pictures/s") for n in (1, 2)}
 
 TARGETS = [  # measurement, item, "<" or ">", limit
     ("compact", "encode", "<", 0.6), ("compact", "decode", "<", 0.6), ("full", "encode", "<", 3.0), ("full", "decode", "<", 3.0),
