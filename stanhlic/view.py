@@ -12,7 +12,6 @@ from .errors import StanhlicError, printable
 from .evaluate import measures_similarity
 from .lab import classical
 from .metrics import MS_SSIM_MIN_SIDE, ms_ssim, psnr
-from .sync import exact
 
 RATIO = 1.1                    # of the bytes of neighboring stops: a third of a decibel or so, a step that can be seen
 LARGE = 2_000_000              # pixels from which a page has fewer stops
@@ -77,8 +76,7 @@ def plan_dial(
 ) -> Plan:
     """Stops of a picture on a dial: a real file at each position."""
     a = codec.analyze(original)
-    def write(n):
-        with exact(): return a.pack(*codec.write(a, n))
+    def write(n): return codec.encode(a, codec.quality_at(n, a))
     last, quality = codec.last(a), codec.default_quality if data is None else codec.describe(read_header(data))["quality"]
     files = {0: write(0), last: write(last)}
     if data is not None: files[codec.position_at(quality, a)] = data
