@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 import nbformat  # noqa: E402
 from readme import directives, kept  # noqa: E402
 from stanhlic.lab.tables import table  # noqa: E402
-from stanhlic.lab.reproduce import as_text, list_items, overview  # noqa: E402
+from stanhlic.lab.reproduce import as_text, list_items, overview, tally  # noqa: E402
 from stanhlic.modelfile import inspect_weights# noqa: E402
 
 ROOMS = {
@@ -35,6 +35,9 @@ CARDS = {"00_tour.ipynb": ("Get started", "One photograph through all three code
          "train/index.md": ("Train", "Your own photographs, your own networks, the published recipes."), "api/index.md": ("API", "Every module and function, with shapes and units.")}
 MENU = {"Start": ["00_tour", "train/index"], "How it works": ["ground/index", "stanh/index", "progressive/index", "rnn/index"],
         "Papers": ["papers/index", "registry", "results", "gallery", "weights"], "Reference": ["api/index", "Workflow <workflow>", "changelog"]}
+USES = {"Use: pictures, files, models": r"stanhlic|stanhlic\.(codec|images|metrics|zoo|modelfile|evaluate|view|pillow|cli|files|errors|datasets|refine)|stanhlic\.\w+\.codec",
+        "Train and reproduce": r"stanhlic\.(training|soap)|stanhlic\.\w+\.training|stanhlic\.lab.*", "Build: what the codecs are made of": r".*"}
+SIGNS = {"yes": "✓", "no": "✗", "undecided": "?", "needs": "…"}
 EXPORTED = "Cells with a blue edge are the package: `nbdev-export` writes them to a module. The others are its lessons and tests."
 
 
@@ -51,7 +54,20 @@ def toctree(names, *options): return fence("toctree}", "\n".join([*(f":{o}:" for
 def grid(rows): return table(rows).data
 
 
-def claims(rows): return fence("container} claims", "\n" + grid(rows), 4) if rows else "No rule decides this item: its claim is a picture, or there is none."
+def verdict(word):
+    """A verdict with its sign and its tint."""
+    name = next((n for n in SIGNS if word.startswith(n)), "undecided")
+    return f"[{SIGNS[name]} {word}]{{.verdict .{name}}}" if word else ""
+
+
+def claims(rows):
+    """Verdicts as a table of always the same columns, which the style sheet knows."""
+    kind = lambda value, how: f"{value} ({how})" if value and how else value
+    lines = [({"item": r["item"]} if "item" in r else {}) | {"claim": r["claim"], "theirs": "; ".join(v for v in (r["published"] and f"{r['published']} (published)", r["from their points or code"]) if v),
+             "ours": kind(r["ours"], r["ours is"]), "held if": kind(r["held if"], r["rule written"]), "held here": verdict(r["held"])} for r in rows]
+    return fence(f"container}} claims{' items' * ('item' in rows[0])}", "\n" + grid(lines), 4) if rows else "No rule decides this item: its claim is a picture, or there is none."
+
+
 def without_item(rows): return [{k: v for k, v in r.items() if k != "item"} for r in rows]
 
 
@@ -82,7 +98,7 @@ def prepared(path, page):
         for c in kept(cell):
             if c.cell_type == "markdown": c.source = relinked(c.source, page)
             elif not c.source: c.source, c.metadata["tags"] = "pass", ["remove-input"]  # a cell without source would be left out
-            elif marks & {"export", "exporti", "exports"}: c.metadata["tags"] = [*c.metadata.get("tags", []), "export"]
+            elif marks & {"export", "exporti", "exports"}: c.metadata["tags"] = list(dict.fromkeys([*c.metadata.get("tags", []), "export"]))
             for o in c.get("outputs", []):
                 if "text/markdown" in o.get("data", {}): o.data["text/markdown"] = relinked("".join(o.data["text/markdown"]), page)
             cells.append(c)
@@ -101,11 +117,19 @@ def notebooks(pages, items, rows):
         if ".ipynb_checkpoints" in page: continue
         nb = prepared(path, page)
         known[page] = title_of(nb)
+        if page != "index.ipynb": nb.cells.insert(1, nbformat.v4.new_markdown_cell(origin(path, page)))
         for item in items:
             if f"papers/{item['notebook']}" == page: measured_here(nb, item, rows.get(item["id"], []), page)
         if page == "index.ipynb": nb.cells.insert(2, nbformat.v4.new_markdown_cell(cards())); added(nb, contents())
         pages[page] = nbformat.writes(nb)
     return known
+
+
+def origin(path, page):
+    """Where a notebook is, how to get it and how to run it; what the blue edge means, where there is one."""
+    module = re.search(r"^#\s*\|\s*default_exp\s+(\S+)", "\n".join(c.source for c in nbformat.read(path, as_version=4).cells), re.M)
+    blue = f" Cells with a blue edge are the module [stanhlic.{module[1]}]({relpath('api', Path(page).parent)}/stanhlic.{module[1]}.md), the others its lessons and tests." if module else ""
+    return fence("container} origin", f"\nNotebook `nbs/{page}`: {{download}}`download </raw/{page}>`, or run it in a clone with `.venv/bin/jupyter lab nbs/{page}`.{blue}", 4)
 
 
 def measured_here(nb, item, rows, page):
@@ -155,10 +179,21 @@ def heading(item):
     return f"({label(item)})=\n### {item['id']}\n\n**{escape(item['title'])}**", link
 
 
+def breakable(name): return re.sub("([/_])", "\\1\u200b", name)  # where a line may end
+
+
+def counted(rows):
+    """The tally of all papers, then of each."""
+    names = ("yes", "no", "undecided")
+    total = {n: sum(r[n] for r in rows) for n in names}
+    head = ", ".join(f"{verdict(n)} {total[n]}" for n in names if total[n])
+    return f"Of {sum(total.values())} claims: {head}. Checks of arithmetic are counted apart.\n\n" + fence("container} tally", "\n" + grid([{"paper": PAPERS.get(r["paper"], r["paper"])} | {k: v for k, v in r.items() if k != "paper" and any(x[k] for x in rows)} for r in rows]), 4)
+
+
 def registry(pages, items, rows):
     """The table of all claims, then every item."""
     text = ["# Claims and verdicts", "Every table and figure, what it claims, and whether the claim held here. Each rule is marked as written before or after the first measurement that it judges. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
-            "## At a glance", claims([dict(r, item="" if k else f"[{name}](#{label({'id': name})})") for name, part in rows.items() for k, r in enumerate(part)])]
+            counted(tally(ROOT)), "## At a glance", claims([dict(r, item="" if k else f"[{breakable(name)}](#{label({'id': name})})") for name, part in rows.items() for k, r in enumerate(part)])]
     for paper, group in groupby(items, lambda i: i["paper"]):
         text.append(f"## {PAPERS.get(paper, paper)}")
         for item in group:
@@ -356,9 +391,13 @@ def module_page(path):
 def api(pages):
     modules = dict(module_page(p) for p in [ROOT / "stanhlic/__init__.py", *sorted((ROOT / "stanhlic").rglob("[!_]*.py"))])
     for name, text in modules.items(): pages[f"api/{name}.md"] = text
-    def row(name): return {"module": f"[{name}]({name}.md)", "what it is for": modules[name].split("\n\n")[2].splitlines()[0]}
+    def row(name): return {"module": f"[{name}]({name}.md)", "what it is for": modules[name].partition("\n```\n\n")[2].splitlines()[0]}
     names = sorted(modules, key=lambda n: (n.count("."), n))
-    pages["api/index.md"] = "\n\n".join(["# API", "Read from the source; a parameter's meaning is the comment beside it.", grid([row(n) for n in names]), toctree([f"{n.removeprefix('stanhlic.')} <{n}>" for n in names], "hidden")])
+    groups = {}
+    for title, belongs in USES.items(): groups[title] = [n for n in names if not any(n in g for g in groups.values()) and re.fullmatch(belongs, n)]
+    text = ["# API", "Read from the source; a parameter's meaning is the comment beside it."]
+    for title, group in groups.items(): text += [f"## {title}", grid([row(n) for n in group])]
+    pages["api/index.md"] = "\n\n".join([*text, toctree([f"{n.removeprefix('stanhlic.')} <{n}>" for n in names], "hidden")])
 
 
 # %% all of it
@@ -378,6 +417,7 @@ def write(source):
         (source / name).write_text(text + "\n", encoding="utf-8")
     shutil.copytree(ROOT / "figures", source / "figures", ignore=shutil.ignore_patterns("*.json"), dirs_exist_ok=True)
     shutil.copy(ROOT / "nbs/papers/papers.yaml", source / "papers")
+    shutil.copytree(ROOT / "nbs", source / "raw", ignore=shutil.ignore_patterns(".ipynb_checkpoints", "*.yaml"))  # to download
 
 
 def main():

@@ -11,13 +11,13 @@ author = "The stanhlic developers"
 html_title = "stanhlic"
 language = "en"
 extensions = ["myst_nb"]
-exclude_patterns = []
+exclude_patterns = ["raw"]               # notebooks to download
 
 nb_execution_mode = "off"                # the stored outputs are shown
 nb_render_markdown_format = "myst"       # tables in outputs
 nb_merge_streams = True
 nb_output_stderr = "remove"              # progress bars
-myst_enable_extensions = ["dollarmath", "fieldlist"]
+myst_enable_extensions = ["attrs_inline", "dollarmath", "fieldlist"]
 myst_heading_anchors = 2                 # links to a section of another page
 myst_dmath_double_inline = True          # $$ inside a paragraph
 smartquotes_action = "D"                 # dashes; quotation marks stay
@@ -48,4 +48,22 @@ def block(self, node):
     raise SkipNode
 
 
-def setup(app): app.add_html_math_renderer("mathml", (inline, None), (block, None))
+def finished(app, pagename, templatename, context, doctree):
+    """Pictures load when they are seen and lead to themselves, what scrolls is reached by keyboard, and a page says what it is."""
+    body = context.get("body")
+    if not body: return
+    def picture(m):
+        lazy = m[0].replace("<img ", '<img loading="lazy" ', 1)
+        return lazy if m[1] or m[2].startswith("data:") else f'<a class="figure" href="{m[2]}">{lazy}</a>'
+    body = re.sub(r'(<a [^>]*>\s*)?<img [^>]*?src="([^"]+)"[^>]*>', picture, body)
+    body = re.sub(r'<div class="(highlight|table-wrapper[^"]*)">', r'<div class="\1" tabindex="0">', body)
+    context["body"] = body
+    words = next((text for p in re.findall(r"<p>(.*?)</p>", body, re.S) if (text := html.unescape(re.sub(r"<[^>]+>|\s+", " ", p)).strip())), "")
+    words = re.sub(r"\s+([.,;:])", r"\1", re.sub(r"\s+", " ", words))
+    if len(words) > 160: words = words[:157].rsplit(" ", 1)[0] + " …"
+    if words: context["metatags"] = context.get("metatags", "") + f'\n<meta name="description" content="{html.escape(words)}">'
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", (inline, None), (block, None))
+    app.connect("html-page-context", finished, priority=900)  # after the theme has wrapped its tables

@@ -64,6 +64,28 @@ def test_what_stands_beside_a_parameter_stands_on_its_page(pages):
     assert [n for n in ("load", "encode", "decode", "info", "models") if f"{{py:function}} {n}(" not in pages["api/stanhlic.md"]] == []
 
 
+def test_claims_have_one_form(build, pages):
+    """The style sheet counts columns from the end; a verdict has its sign and its class."""
+    heads = [line for text in pages.values() for block in re.findall(r"\{container\} claims[^\n]*\n+(.*)", text) for line in [block]]
+    assert len(heads) > 20 and {re.sub(r"\s*\|\s*", "|", h.strip()) for h in heads if h.startswith("|")} <= {f"|{i}claim|theirs|ours|held if|held here|" for i in ("", "item|")}
+    assert [build.verdict(w) for w in ("yes", "no", "undecided: few", "")] == ["[✓ yes]{.verdict .yes}", "[✗ no]{.verdict .no}", "[? undecided: few]{.verdict .undecided}", ""]
+    assert re.search(r"Of \d+ claims: \[✓ yes\]\{\.verdict \.yes\} \d+", pages["registry.md"])
+
+
+def test_every_notebook_says_where_it_is(pages):
+    for name in NOTEBOOKS:
+        if name == "index": continue
+        text = "".join(json.loads(pages[f"{name}.ipynb"])["cells"][1]["source"])
+        assert f"`nbs/{name}.ipynb`" in text and f"</raw/{name}.ipynb>" in text, name
+    assert "blue edge are the module [stanhlic.metrics](../api/stanhlic.metrics.md)" in pages["ground/01_metrics.ipynb"]
+
+
+def test_the_api_index_has_every_module_once_and_what_it_is_for(pages):
+    rows = re.findall(r"(?m)^\|\s*\[(stanhlic[\w.]*)\]\([^)]*\)\s*\|\s*(.*?)\s*\|$", pages["api/index.md"])
+    assert sorted(n for n, _ in rows) == sorted({"stanhlic", *(n for n in MODULES)}) and [n for n, what in rows if len(what) < 15] == []
+    assert len(re.findall(r"(?m)^## ", pages["api/index.md"])) == 3
+
+
 @pytest.mark.parametrize("source, want", [
     ("__all__ = ['a']\ndef a(): pass\ndef b(): pass", ["a"]), ("def a(): pass\ndef _b(): pass\nclass C: pass\nN, m, _O = 1, 2, 3", ["a", "C", "N"])])
 def test_public_names(build, source, want): assert build.public_names(ast.parse(source)) == want
@@ -182,6 +204,19 @@ def test_every_name_is_described_and_every_formula_is_set(build, site, parsed):
     assert "<math" in (site / "stanh/00_quantizer.html").read_text(encoding="utf-8")
     left = {p.name: re.findall(r".{0,20}(?:\$\$|\\(?:frac|beta|sum|mathrm)\b).{0,20}", " ".join(page.prose)) for p, page in parsed.items()}
     assert {n: found for n, found in left.items() if found} == {}
+
+
+@needs_sphinx
+@pytest.mark.slow
+def test_pictures_are_lazy_and_lead_to_themselves_and_pages_describe_themselves(site):
+    gallery = (site / "gallery.html").read_text(encoding="utf-8")
+    article = gallery[gallery.index("<article"):gallery.index("</article>")]
+    shown = re.findall(r'<a class="figure" href="([^"]+)"><img loading="lazy"[^>]*?src="([^"]+)"', article)
+    assert len(shown) == article.count("<img ") > 20 and all(a == b for a, b in shown)
+    pages = [p for p in site.rglob("*.html") if p.name not in ("genindex.html", "py-modindex.html", "search.html")]
+    assert [p.name for p in pages if not re.search(r'<meta name="description" content="[^"]{10,165}"', p.read_text(encoding="utf-8"))] == []
+    assert re.search(r'class="highlight"[^>]*tabindex="0"', (site / "stanh/00_quantizer.html").read_text(encoding="utf-8"))
+    assert (site / "_static/stix-two-math.woff2").stat().st_size < 100_000 and (site / "_static/stix-two-math-OFL.txt").exists()
 
 
 # %% in a browser
