@@ -65,6 +65,7 @@ def claims(rows):
     kind = lambda value, how: f"{value} ({how})" if value and how else value
     lines = [({"item": r["item"]} if "item" in r else {}) | {"claim": r["claim"], "theirs": "; ".join(v for v in (r["published"] and f"{r['published']} (published)", r["from their points or code"]) if v),
              "ours": kind(r["ours"], r["ours is"]), "held if": kind(r["held if"], r["rule written"]), "held here": verdict(r["held"])} for r in rows]
+    for name in lines[0] if lines else (): lines[0][name] = lines[0][name] or "–" * (not any(r[name] for r in lines))  # an empty column would be left out
     return fence(f"container}} claims{' items' * ('item' in rows[0])}", "\n" + grid(lines), 4) if rows else "No rule decides this item: its claim is a picture, or there is none."
 
 
