@@ -15,6 +15,7 @@ Everything refused is a `StanhlicError` with one line that says what to do; its 
     container, modelfile   the .slic file; weights on disk
     backbone, lean         networks that the systems share
     codec                  the class behind all codecs: quality, targets, encode, decode
+    refine                 more effort: latents of the picture at hand, refined before they are coded
     training, soap         one loop for all systems, and its optimizer
     stanh                  variable rate by learned quantizers (STanH)
     rnn                    layered files from a recurrent model
@@ -39,7 +40,7 @@ DEFAULT_MODEL = "stanh-zou22-compact"  # of `load`, `encode` and the command lin
 __all__ = ["CutFile", "CutFileWarning", "DEFAULT_MODEL", "DamagedFile", "NotEnoughMemory", "OutOfReach", "StanhlicError", "WrongModel",
            "decode", "encode", "info", "load", "models"]
 _MODULES = ("backbone", "cli", "codec", "container", "datasets", "entropy", "errors", "evaluate", "images", "lab", "lean", "metrics", "modelfile",
-            "pillow", "priors", "progressive", "rnn", "soap", "stanh", "sync", "training", "view", "zoo")
+            "pillow", "priors", "progressive", "refine", "rnn", "soap", "stanh", "sync", "training", "view", "zoo")
 
 
 def __getattr__(name: str):
@@ -83,6 +84,7 @@ def encode(
     layers: int = None,         # of a layered model
     model=None,                 # name or file; default: `DEFAULT_MODEL`
     device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
+    effort: int = 0,            # 0 (one pass) to 9: how long the encoder refines; decoding stays as it is
 ) -> bytes:                     # a `.slic` file
     """Compress a picture at a quality, to a target or to a number of layers; give one of them, or none for the model's default quality.
 
@@ -92,7 +94,7 @@ def encode(
     from .zoo import model_path
     path = model_path(DEFAULT_MODEL if model is None else model)
     if isinstance(image, (str, os.PathLike)): image = read_image(image)
-    return _codec(path, device).encode(image, quality, target_bpp, target_bytes, target_psnr, layers)
+    return _codec(path, device).encode(image, quality, target_bpp, target_bytes, target_psnr, layers, effort)
 
 
 def _bytes(data):

@@ -74,17 +74,21 @@ def _table(rows, columns):
 
 @contextlib.contextmanager
 def _busy(text):
-    "A spinner with the seconds, on a terminal, while the block runs"
-    if not sys.stderr.isatty() or multiprocessing.parent_process(): yield; return
+    "A spinner with the seconds, on a terminal, while the block runs; yields a function to tell the share of the work that is done"
+    left, first = [""], []
+    def tell(share):
+        now = time.monotonic(); first[:] = first or [now, share]
+        if share > first[1]: left[0] = f"{share:.0%}, about {(now - first[0]) * (1 - share) / (share - first[1]):.0f} s left, "
+    if not sys.stderr.isatty() or multiprocessing.parent_process(): yield tell; return
     done, start = threading.Event(), time.monotonic()
     def spin():
         if done.wait(0.5): return
         for mark in itertools.cycle("|/-\\"):
-            sys.stderr.write(f"\r{mark} {text} {time.monotonic() - start:.0f} s "); sys.stderr.flush()
+            sys.stderr.write(f"\r\033[K{mark} {text} {left[0]}{time.monotonic() - start:.0f} s "); sys.stderr.flush()
             if done.wait(0.2): break
         sys.stderr.write("\r\033[K"); sys.stderr.flush()
     thread = threading.Thread(target=spin, daemon=True); thread.start()
-    try: yield
+    try: yield tell
     finally: done.set(); thread.join()
 
 Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda; auto uses CUDA if available.")]
@@ -137,13 +141,13 @@ def _needs_layers(codec):
     "Refuse --layers for a codec without layers"
     if not codec.layers: raise StanhlicError(f"--layers is for layered models (rnn); {codec.name} is a {codec.kind} model")
 
-def _compressed(image, codec, given):
+def _compressed(image, codec, given, effort, progress):
     "Bytes and quality; the picture is analyzed once, however many qualities are tried"
     from stanhlic.container import read_header
     if "layers" in given: _needs_layers(codec)
     image = codec.analyze(image)
-    if any(name.startswith("target") for name in given): given = {"quality": codec.quality_for(image, **given)}
-    data = codec.encode(image, **given)
+    if not effort and any(name.startswith("target") for name in given): given = {"quality": codec.quality_for(image, **given)}
+    data = codec.encode(image, **given, effort=effort, progress=progress)
     return data, given.get("quality", codec.describe(read_header(data))["quality"])
 
 def _remark(path, note):
@@ -193,11 +197,11 @@ def _one_picture(job, how):
     image = decode_image(data, job.source)
     files.check_target(job.source, job.target)
     start = time.perf_counter()
-    with _busy("compressing"): codec = _codec(how["model"], how["device"]); out, quality = _compressed(image, codec, how["given"])
+    with _busy("compressing") as tell: codec = _codec(how["model"], how["device"]); out, quality = _compressed(image, codec, how["given"], how["effort"], tell)
     files.write(job, out)
     profile, (height, width) = color_profile(data), image.shape[:2]
     notes = [f"its color profile ({profile}) is not kept; convert the picture to sRGB first if its colors matter"] if profile else []
-    return dict(input=job.source, output=job.target, model=codec.name, quality=quality, bytes=len(out), bpp=8 * len(out) / (height * width),
+    return dict(input=job.source, output=job.target, model=codec.name, quality=quality, effort=how["effort"], bytes=len(out), bpp=8 * len(out) / (height * width),
                 height=height, width=width, seconds=time.perf_counter() - start, notes=notes)
 
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="IN... [OUT]", show_default=False)]
@@ -217,6 +221,7 @@ def _compress(
     target_bytes: Annotated[int | None, typer.Option(metavar="N", help="Best quality within N bytes.")] = None,
     target_psnr: Annotated[float | None, typer.Option(metavar="P", help="Smallest file that reaches a PSNR of P dB.")] = None,
     layers: Annotated[int | None, typer.Option(metavar="K", help="Number of layers; for rnn models only.")] = None,
+    effort: Annotated[int, typer.Option(metavar="E", min=0, max=9, help="0 (one pass) to 9: how long the encoder refines; each step doubles that time, decoding stays as it is.")] = 0,
     recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
     count: Processes = None, threads: Threads = None, device: Device = "auto", as_json: Json = False,
 ):
@@ -231,6 +236,7 @@ def _compress(
       stanhlic compress photo.png photo.slic --quality 72.5
       stanhlic compress photo.png photo.slic --target-bpp 0.3
       stanhlic compress photo.png photo.slic --target-bytes 20000 --json
+      stanhlic compress photo.png photo.slic --effort 6
       stanhlic compress photo.png photo.slic --model rnn-compact --layers 2
       stanhlic compress *.jpg
       stanhlic compress photos/ --out small/ --recursive --skip-existing
@@ -241,7 +247,7 @@ def _compress(
     if not inputs and not listed: raise typer.BadParameter("name a picture, a folder, or a --list of them")
     plan = files.plan_jobs(inputs, out, files.PICTURES, recursive, listed, skip, force)
     show = lambda row: f"{row['bytes']} bytes, {row['bpp']:.4f} bpp, quality {row['quality']:.4g}, {row['model']}"
-    work = functools.partial(_one_picture, how=dict(model=model, device=device, given=given))
+    work = functools.partial(_one_picture, how=dict(model=model, device=device, given=given, effort=effort))
     _each(plan, work, show, files.processes(count, len(plan.jobs), device), threads, as_json)
 
 def _picture(codec, data, layers):

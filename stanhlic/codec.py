@@ -18,6 +18,7 @@ from .errors import CutFileWarning, OutOfReach, StanhlicError, WrongModel
 from .images import check_memory, check_picture, pad, to_array, to_tensor
 from .metrics import bpp, bytes_within, one_target, psnr
 from .modelfile import Weights, resolve_device, restore
+from .refine import Relaxation, check_effort, iterations, refine
 from .sync import exact, on_cpu
 
 # %% ../nbs/ground/08_codec.ipynb #f44656a3
@@ -240,6 +241,10 @@ class Codec(System):
         """Context for networks from which nothing is decoded: bf16 if the codec's precision says so."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
+    def relaxation(self, a: Analysis, n: int) -> Relaxation:
+        """What it takes to refine a picture's latents for a position; raises `StanhlicError` where that cannot be."""
+        raise StanhlicError(f"a {self.kind} codec has no latents to refine; leave effort at 0")
+
 def codec_class(
     kind: str,  # as a header has it
 ) -> type[Codec]:
@@ -327,6 +332,23 @@ def _position(codec, a, name, value):
     if name == "layers": return value - 1
     return codec.position_at(value, a) if name == "quality" else _meet(codec, a, name, value)
 
+def _refined(codec, a, name, value, effort, progress):
+    "The picture with refined latents, and the position of what was asked for; with a target it is refined where one pass meets it, then where the result does"
+    n, steps = _position(codec, a, name, value), iterations(effort)
+    if not name.startswith("target"): return refine(codec, a, n, steps, told=progress), n
+    best, told = (a, n), [progress and (lambda share, at=at: progress((at + share) / 2)) for at in (0, 1)]
+    for half, tell in zip((steps // 2, steps - steps // 2), told):
+        b = refine(codec, best[0], best[1], half, told=tell)
+        try: m = _position(codec, b, name, value)
+        except OutOfReach: continue
+        if _better(codec, name, (b, m), best): best = b, m
+    return best
+
+def _better(codec, name, new, old):
+    "Does a picture at a position serve a target better than another? The smaller file for a PSNR, else the better picture"
+    if name == "target_psnr": return codec.size(*new) < codec.size(*old)
+    return psnr(new[0].image, codec.picture(*new)) > psnr(old[0].image, codec.picture(*old))
+
 # %% ../nbs/ground/08_codec.ipynb #c220d1b2
 def encode(
     self: Codec,
@@ -336,13 +358,17 @@ def encode(
     target_bytes: int = None,     # best picture within this many bytes
     target_psnr: float = None,    # smallest file that reaches this many dB
     layers: int = None,           # of a layered model
+    effort: int = 0,              # 0 (one pass) to 9 (about a thousand iterations); the decoder does not notice
+    progress: Callable = None,    # called with the share of the effort that is done, 0 to 1
 ) -> bytes:                       # a `.slic` file
     """Compress a picture at a quality, at the one that meets a target, or to a number of layers; give one of them, or none for the codec's default quality.
 
     Raises `OutOfReach` if no position meets the target, and `StanhlicError` for wrong arguments or anything but a picture."""
     wanted = _given(self, quality=quality, target_bpp=target_bpp, target_bytes=target_bytes, target_psnr=target_psnr, layers=layers)
-    a = self.analyze(image)
-    with exact(): return a.pack(*self.write(a, _position(self, a, *wanted)))
+    effort, a = check_effort(effort), self.analyze(image)
+    with exact():
+        a, n = _refined(self, a, *wanted, effort, progress) if effort else (a, _position(self, a, *wanted))
+        return a.pack(*self.write(a, n))
 
 Codec.encode = encode
 

@@ -5,7 +5,7 @@ from . import decode, encode
 from .container import MAX_PARAMS, MAGIC, read_header
 
 FORMAT = "SLIC"
-_OPTIONS = ("quality", "target_bpp", "target_bytes", "target_psnr", "layers", "model", "device")
+_OPTIONS = ("quality", "target_bpp", "target_bytes", "target_psnr", "layers", "model", "device", "effort")
 
 
 class SlicImageFile(ImageFile.ImageFile):

@@ -98,6 +98,7 @@ SMALL = {  # item -> (parameters beside `out`, kind of its numbers)
     "stanh/training_cost": (dict(model="tiny"), "smoke"),
     "stanh/variable_rate": (dict(ours="nowhere.json"), "drawn"),
     "ours/all_systems": (dict(models=["tiny"], qualities=[0, 100], device="cpu"), "smoke"),
+    "ours/effort": (dict(models=["tiny"], piece=64), "smoke"),
     "ours/entropy_coders": (dict(count=256, repeats=1), "smoke"),
     "ours/throughput": (dict(systems=["rnn"], device="cpu"), "smoke"),
 }

@@ -91,7 +91,11 @@ class ProgressiveModel(Coded, Networks):
 
     def side_information(self, y):
         """ẑ and its likelihoods, both [N, C, H/64, W/64], from the joint latents [N, 2M, h, w]."""
-        z, prior = self.h_a(y).float(), self.entropy_bottleneck
+        return self.code_z(self.h_a(y).float())
+
+    def code_z(self, z):
+        """ẑ and its likelihoods, both shaped like z [N, C, H/64, W/64]."""
+        prior = self.entropy_bottleneck
         v, medians = z - prior.medians(), prior.medians()
         flat = (add_noise(v, self.training) + medians).transpose(0, 1)
         p = prior.mass(flat.flatten(1)[:, None] - 0.5, flat.flatten(1)[:, None] + 0.5)

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['REACH_Y', 'REACH_Z', 'LONGEST_HEADER', 'PER_PIXEL', 'with_escape', 'gaussian_tables', 'factorized_tables',
            'write_block', 'read_block', 'channel_rows', 'layers_at', 'quality_of', 'Layer', 'Layers', 'check_value',
-           'RnnDecoder', 'check_header', 'check_params', 'cuts', 'truncate', 'RnnCodec', 'config_of']
+           'RnnDecoder', 'check_header', 'check_params', 'cuts', 'truncate', 'RnnCodec', 'relax', 'relaxation',
+           'config_of']
 
 # %% ../../nbs/rnn/04_codec.ipynb #e5945c47
-import copy
+import copy, itertools
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 import numpy as np
@@ -19,6 +21,7 @@ from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, enc
 from ..errors import CutFile, DamagedFile, StanhlicError
 from ..images import to_array, unpad
 from ..priors import FactorizedPrior, gaussian_mass, scale_indexes, scale_middles
+from ..refine import Relaxation, code_factorized, code_gaussian
 from .model import RnnHyper, build_model, factorized_likelihood, gaussian_likelihood, scale_and_mean
 from ..sync import DESYNC, exact
 
@@ -109,8 +112,19 @@ class Layers(Analysis):
 
     def __init__(self, codec: "RnnCodec", image: np.ndarray):
         super().__init__(codec, image)
+        self._start([])
+
+    def _start(self, given):
+        "Before the first layer; `given` are latents for the first layers in place of their own"
+        self.latents, self._given = [], given
         self._layers, self._pictures, self._states, self._y_hat = [], [], dict.fromkeys("e he hd d".split()), None
         self._x_hat = torch.full_like(self.x, 0.5)
+
+    def with_latents(self, latents: list) -> "Layers":
+        """The same picture with y and z of its first layers in place of its own; the layers behind them follow from these."""
+        other = copy.copy(self)
+        with exact(): other._start(latents)
+        return other
 
     def layer(self, k: int) -> Layer:
         """Chunks and bits of layer k."""
@@ -148,19 +162,21 @@ def _encode(self: Layers):
     tables, medians = codec.tables(k), codec.model.eb[k].medians().cpu()
     factorized = lambda z: (torch.round(z.cpu() - medians), channel_rows(z.shape))
     y, s["e"] = codec.run(codec.model.enc, self.x - self._x_hat, s["e"])
+    y, z = self._given[k] if k < len(self._given) else (y, None)
     if codec._hdec is None:
         v, rows = factorized(y)
-        y_hat, p_z = v + medians, None
+        y_hat, p_z, z = v + medians, None, None
         chunks, p = [check_value(rows, tables) + write_block(v, rows, tables)], factorized_likelihood(self.codec.prior(k), v + medians)
     else:
-        z, s["he"] = codec.run(codec.model.henc, y, s["he"])
+        own, s["he"] = codec.run(codec.model.henc, y, s["he"])
+        z = own if z is None else z
         v_z, z_rows = factorized(z)
         scale, mean, rows, s["hd"] = codec.scales(v_z + medians, s["hd"])
         v = torch.round(y.cpu().double() - mean)
         y_hat, p, p_z = (v + mean).float(), gaussian_likelihood(v, scale), factorized_likelihood(codec.prior(k), v_z + medians)
         chunks = [write_block(v_z, z_rows, tables), check_value(rows, tables, gaussian_tables()) + write_block(v, rows, gaussian_tables())]
     layer = Layer(chunks, *_bits_of(p, p_z))
-    self._states, self._y_hat = s, y_hat; self._layers.append(layer)
+    self._states, self._y_hat = s, y_hat; self._layers.append(layer); self.latents.append((y, z))
 
 def _bits_of(p, p_z):
     "Total bits, and bits at each position of y"
@@ -368,6 +384,41 @@ class RnnCodec(Codec):
         """A file's own parameters, readable: layers, of how many, and their quality."""
         n = check_params(header, self.layers)
         return {"layers": n, "model_layers": self.layers, "quality": round(quality_of(n, self.layers), 3), "hyperprior": self.model.config.hyperprior}
+
+# %% ../../nbs/rnn/04_codec.ipynb #e06bdbf6
+_PER_REFINED_PIXEL = 2500  # bytes of memory for each pixel, layer and unit of width while gradients are computed
+
+def relax(codec: "RnnCodec") -> Callable:  # (latents, choice, crop) -> bits up to each layer, and the picture after it
+    """The function from relaxed latents, y and z of each layer in turn, to bits and pictures."""
+    model, hyper = codec.model, codec._hdec is not None
+    def forward(latents, choose, crop):
+        total, x_hat, hd, d, stops = 0.0, 0.5, None, None, []
+        for prior, y, z in zip(model.eb, latents[::1 + hyper], latents[1::2] if hyper else itertools.repeat(None)):
+            if hyper:
+                z_hat, side = code_factorized(choose, z, prior)
+                parameters, hd = model.hdec(z_hat, hd)
+                scale, mean = scale_and_mean(parameters.float(), model.config)
+                v, cost = code_gaussian(choose, y - mean, scale)
+                y_hat, total = v + mean, total + side.sum()
+            else: y_hat, cost = code_factorized(choose, y, prior)
+            correction, d = codec.run(model.dec, y_hat, d)
+            x_hat, total = x_hat + correction, total + cost.sum()
+            stops.append((total, x_hat))
+        return stops
+    return forward
+
+# %% ../../nbs/rnn/04_codec.ipynb #7520beb2
+def relaxation(self: RnnCodec, a: Layers, n: int) -> Relaxation:
+    """What is needed to refine the latents of the first n + 1 layers; raises `StanhlicError` for a model trained for MS-SSIM and one that does not say its λ."""
+    if self.config.get("metric", "mse") != "mse": raise StanhlicError(f"{self.name} was trained for MS-SSIM, and more effort lowers the squared error alone; leave effort at 0")
+    lambdas, hyper = self.config.get("lambdas") or (), self._hdec is not None
+    if len(lambdas) <= n: raise StanhlicError("the weights do not say for which λ they were trained, and more effort needs it; leave effort at 0")
+    a.layer(n + 1)
+    latents = [t for pair in a.latents[:n + 1] for t in pair[:1 + hyper]]
+    adopt = lambda found: a.with_latents(list(zip(found[::1 + hyper], found[1::2] if hyper else itertools.repeat(None))))
+    return Relaxation(latents, [1.0] * len(latents), list(enumerate(lambdas[:n + 1])), relax(self), adopt, _PER_REFINED_PIXEL * self.model.config.width * (n + 1))
+
+RnnCodec.relaxation = relaxation
 
 # %% ../../nbs/rnn/04_codec.ipynb #ee2e94eb
 def config_of(

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PER_PIXEL', 'tables_at', 'StanhAnalysis', 'place', 'number', 'parse_params', 'StanhDecoder', 'StanhCodec',
-           'model_config_of']
+           'lambda_at', 'between_levels', 'relax', 'relaxation', 'model_config_of']
 
 # %% ../../nbs/stanh/04_codec.ipynb #b2866bb2
-import re
+import copy, math, re
 from collections import OrderedDict
+from collections.abc import Callable
 import numpy as np
 import torch
 from ..codec import MULTIPLE, Analysis, Codec, WholeDecoder
@@ -16,11 +17,13 @@ from ..container import Header
 from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, encode_integers, state_crc
 from ..errors import DamagedFile, StanhlicError
 from ..images import to_array, unpad
-from ..priors import bits, scale_indexes, scale_table
+from ..priors import bits, gaussian_mass, scale_indexes, scale_table
+from ..refine import Choice, Relaxation, between, cost_of, tabulated
 from ..sync import DESYNC, index_checksums, settle, split_checksums
 from .importers import config_of
 from .model import STEPS, Position, StanhModel, build_model, evaluate_at, position_of, quality_of, shifted
-from .rate import coding_tables, factorized_pmf, from_symbols, gaussian_pmf, to_symbols
+from .quantizer import Staircase
+from .rate import cell_edges, coding_tables, factorized_mass, factorized_pmf, from_symbols, gaussian_pmf, to_symbols
 
 # %% ../../nbs/stanh/04_codec.ipynb #526c7b94
 def tables_at(
@@ -201,6 +204,75 @@ class StanhCodec(Codec):
         point = self.model.points[self.model.settled(position).level]
         return {"quality": round(quality_of(position, self.points), 3), "level": position.level, "alpha": position.alpha / STEPS,
                 "anchor": point.anchor, "lambda": point.lmbda, "check": f"{check:08x}"}
+
+# %% ../../nbs/stanh/04_codec.ipynb #170a2fd4
+def lambda_at(
+    model: StanhModel,
+    n: int,            # position of the dial
+) -> float:
+    """λ at a position; raises `StanhlicError` if the model does not say it."""
+    level, alpha = model.settled(place(n))
+    ends = [p.lmbda for p in model.points[level:level + 1 + (alpha > 0)]]
+    if None in ends: raise StanhlicError("the weights do not say for which λ they were trained, and more effort needs it; leave effort at 0")
+    return math.exp(sum(w * math.log(v) for w, v in zip((1 - alpha / STEPS, alpha / STEPS), ends)))
+
+# %% ../../nbs/stanh/04_codec.ipynb #97a8b06d
+def between_levels(
+    choose: Choice,
+    v: torch.Tensor,   # any shape
+    q: Staircase,      # L levels
+    costs: Callable,   # int64 index of the lower level, 0..L-2 -> bits of both
+) -> tuple:            # value, bits
+    """Value and bits of elements between two levels of a quantizer; beyond the outermost levels a value is left as it is."""
+    c = q.levels
+    k = (torch.bucketize(v.detach().contiguous(), c) - 1).clamp(0, len(c) - 2)
+    low, high = c[k], c[k + 1]
+    edge = torch.minimum(torch.maximum(q.thresholds[k], 0.99 * low + 0.01 * high), 0.01 * low + 0.99 * high)
+    t = torch.where(v <= edge, (v - low) / (edge - low) / 2, 0.5 + (v - edge) / (high - edge) / 2)
+    value, cost = between(choose, t, (low, high), costs(k))
+    return value + (v - v.clamp(c[0], c[-1])), cost
+
+# %% ../../nbs/stanh/04_codec.ipynb #3d8ef2ef
+_PER_REFINED_PIXEL = 26  # bytes of memory for each pixel and each channel of the outermost layer while gradients are computed
+
+def relax(codec: "StanhCodec", n: int) -> tuple:
+    """Network at a position, distances of neighboring levels of y and z, and the function from relaxed latents to bits and picture."""
+    net, qy, qz, *_ = codec.at(n)
+    qy, qz = (q.to(codec.device).map(torch.clone) for q in (qy, qz))
+    prior, medians = shifted(net.entropy_bottleneck) if codec.extend else (net.entropy_bottleneck, 0.0)
+    form, table = codec.model.forms.rate_form, scale_table()
+    edges = cell_edges(qy, form).clamp(-1e9, 1e9)
+    z_costs = cost_of(factorized_mass(prior, qz, form)).detach()
+    row = torch.arange(len(z_costs), device=codec.device).view(1, -1, 1, 1)
+    def forward(latents, choose, crop):
+        y, z = latents
+        z_hat, cost = between_levels(choose, z - medians, qz, lambda k: (z_costs[row, k], z_costs[row, k + 1]))
+        parts, total = net.split(y), [cost.sum()]
+        def code(i, mean, scale):
+            scale = tabulated(scale, table)
+            cell = lambda k: cost_of(gaussian_mass(edges[k], edges[k + 1], scale))
+            v, cost = between_levels(choose, parts[i] - mean, qy, lambda k: (cell(k), cell(k + 1)))
+            total.append(cost.sum())
+            return v + mean
+        y_hat = net.latents(z_hat + medians, code, qy.step)
+        return [(sum(total), codec.transform(net.g_s, y_hat))]
+    return net, [qy.step, qz.step], forward
+
+# %% ../../nbs/stanh/04_codec.ipynb #81f38c2b
+def relaxation(self: StanhCodec, a: StanhAnalysis, n: int) -> Relaxation:
+    """What is needed to refine y and z for a position; raises `StanhlicError` for a model trained for MS-SSIM and one that does not say its λ."""
+    stages = [s.get("settings", {}) for s in self.provenance.get("stages", [])]
+    if stages and stages[-1].get("metric", "mse") != "mse":
+        raise StanhlicError(f"{self.name} was trained for MS-SSIM, and more effort lowers the squared error alone; leave effort at 0, or take another model")
+    lmbda = lambda_at(self.model, n)
+    net, units, forward = relax(self, n)
+    def adopt(latents):
+        b = copy.copy(a)
+        b._found = {**a._found, id(net): tuple(latents)}
+        return b
+    return Relaxation(list(a.latents(net)), units, [(n, lmbda)], forward, adopt, self.memory / PER_PIXEL * _PER_REFINED_PIXEL)
+
+StanhCodec.relaxation = relaxation
 
 # %% ../../nbs/stanh/04_codec.ipynb #ef879317
 def _lean_config(s: dict) -> dict:
