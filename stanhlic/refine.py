@@ -35,7 +35,7 @@ def iterations(
 
 # %% ../nbs/ground/11_refine.ipynb #b1570ae4
 class Choice:
-    """The share of the upper of two neighbors: noisy at a temperature, all or nothing without one (Yang et al. 2020, eq. 8)."""
+    """The share of the upper of two neighbors: noisy at a temperature, all or nothing without one (Yang et al. 2020, sec. 3.2)."""
 
     def __init__(
         self,

@@ -268,7 +268,7 @@ def relaxation(self: StanhCodec, a: StanhAnalysis, n: int) -> Relaxation:
     net, units, forward = relax(self, n)
     def adopt(latents):
         b = copy.copy(a)
-        b._found = {**a._found, id(net): tuple(latents)}
+        b._found = {**a._found, net: tuple(latents)}
         return b
     return Relaxation(list(a.latents(net)), units, [(n, lmbda)], forward, adopt, self.memory / PER_PIXEL * _PER_REFINED_PIXEL)
 
