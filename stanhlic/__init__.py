@@ -57,7 +57,7 @@ def __dir__() -> list[str]:
 def load(
     name_or_path=None,        # model's name or file; default: `DEFAULT_MODEL`
     device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
-    precision: str = "fp32",  # of the networks from which nothing is decoded: "fp32" or "bf16"
+    precision: str = "fp32",  # of the networks from which nothing is decoded: "fp32", "bf16", or "auto" for bf16 where the device has instructions for it
 ) -> "Codec":
     """A model as a codec: `codec.encode(image, quality)`, `codec.decode(data)`. Raises `StanhlicError` for a model or a device that is missing here."""
     from .zoo import load_codec

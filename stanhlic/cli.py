@@ -99,6 +99,7 @@ def _use_threads(count: int | None):
     return count
 
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, callback=_use_threads, help="Threads of a process; by default as many as there are cores.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Transforms in bfloat16 where the processor has instructions for it; costs a little quality.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
 def _emit(value, text, as_json, err=False): _say(json.dumps(value) if as_json else text, err)
@@ -183,12 +184,12 @@ def _total(done, skipped, seconds):
     return ", ".join(told) + (f"; {len(skipped)} more were there already" if skipped else "")
 
 @functools.cache
-def _codec(model, device): return _zoo().load_codec(model, device)
+def _codec(model, device, fast=False): return _zoo().load_codec(model, device, "auto" if fast else "fp32")
 
 @functools.cache
-def _codec_of(kind, fingerprint, model, device):
+def _codec_of(kind, fingerprint, model, device, fast=False):
     from stanhlic.container import Header
-    return _zoo().codec_for(Header(kind, fingerprint, 1, 1), model, device)
+    return _zoo().codec_for(Header(kind, fingerprint, 1, 1), model, device, "auto" if fast else "fp32")
 
 def _one_picture(job, how):
     "Compress a picture; returns what `--json` prints"
@@ -197,7 +198,7 @@ def _one_picture(job, how):
     image = decode_image(data, job.source)
     files.check_target(job.source, job.target)
     start = time.perf_counter()
-    with _busy("compressing") as tell: codec = _codec(how["model"], how["device"]); out, quality = _compressed(image, codec, how["given"], how["effort"], tell)
+    with _busy("compressing") as tell: codec = _codec(how["model"], how["device"], how["fast"]); out, quality = _compressed(image, codec, how["given"], how["effort"], tell)
     files.write(job, out)
     profile, (height, width) = color_profile(data), image.shape[:2]
     notes = [f"its color profile ({profile}) is not kept; convert the picture to sRGB first if its colors matter"] if profile else []
@@ -223,7 +224,7 @@ def _compress(
     layers: Annotated[int | None, typer.Option(metavar="K", help="Number of layers; for rnn models only.")] = None,
     effort: Annotated[int, typer.Option(metavar="E", min=0, max=9, help="0 (one pass) to 9: how long the encoder refines; each step doubles that time, decoding stays as it is.")] = 0,
     recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
-    count: Processes = None, threads: Threads = None, device: Device = "auto", as_json: Json = False,
+    count: Processes = None, threads: Threads = None, fast: Fast = False, device: Device = "auto", as_json: Json = False,
 ):
     """Compress pictures: PNG, JPEG, WebP, TIFF, BMP, PPM, ...
 
@@ -247,7 +248,7 @@ def _compress(
     if not inputs and not listed: raise typer.BadParameter("name a picture, a folder, or a --list of them")
     plan = files.plan_jobs(inputs, out, files.PICTURES, recursive, listed, skip, force)
     show = lambda row: f"{row['bytes']} bytes, {row['bpp']:.4f} bpp, quality {row['quality']:.4g}, {row['model']}"
-    work = functools.partial(_one_picture, how=dict(model=model, device=device, given=given, effort=effort))
+    work = functools.partial(_one_picture, how=dict(model=model, device=device, fast=fast, given=given, effort=effort))
     _each(plan, work, show, files.processes(count, len(plan.jobs), device), threads, as_json)
 
 def _picture(codec, data, layers):
@@ -277,7 +278,7 @@ def _one_file(job, how):
     original = read_image(how["original"]) if how["original"] else None
     start = time.perf_counter()
     with _busy("decompressing"), _about_file(job.source):
-        codec = _codec_of(header.kind, header.fingerprint, how["model"], how["device"])
+        codec = _codec_of(header.kind, header.fingerprint, how["model"], how["device"], how["fast"])
         picture, note = _picture(codec, data, how["layers"])
         compared = {} if original is None else _compared(original, picture)
     files.write(job, picture_bytes(name, picture))
@@ -298,7 +299,7 @@ def _decompress(
     layers: Annotated[int | None, typer.Option(metavar="K", help="Decode only the first K layers; for rnn files.")] = None,
     original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture a file was made from, to measure PSNR and MS-SSIM against.")] = None,
     recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
-    count: Processes = None, threads: Threads = None, device: Device = "auto", as_json: Json = False,
+    count: Processes = None, threads: Threads = None, fast: Fast = False, device: Device = "auto", as_json: Json = False,
 ):
     """Decompress .slic files, to lossless pictures: .png .ppm .bmp .tif .webp
 
@@ -318,7 +319,7 @@ def _decompress(
     if not inputs and not listed: raise typer.BadParameter("name a .slic file, a folder, or a --list of them")
     plan = files.plan_jobs(inputs, out, files.CODED, recursive, listed, skip, force)
     if original and plan.several: raise StanhlicError("--original is for one file; give a single input")
-    work = functools.partial(_one_file, how=dict(model=model, device=device, layers=layers, original=original))
+    work = functools.partial(_one_file, how=dict(model=model, device=device, fast=fast, layers=layers, original=original))
     _each(plan, work, _shown, files.processes(count, len(plan.jobs), device), threads, as_json)
 
 @contextlib.contextmanager

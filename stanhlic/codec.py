@@ -17,7 +17,7 @@ from .container import Header, pack, unpack, unpack_prefix
 from .errors import CutFileWarning, OutOfReach, StanhlicError, WrongModel
 from .images import check_memory, check_picture, pad, to_array, to_tensor
 from .metrics import bpp, bytes_within, one_target, psnr
-from .modelfile import Weights, resolve_device, restore
+from .modelfile import Weights, resolve_device, resolve_precision, restore
 from .refine import Relaxation, check_effort, iterations, refine
 from .sync import exact, on_cpu
 
@@ -221,10 +221,10 @@ class Codec(System):
         fingerprint: bytes = bytes(8),       # of the weights
         device: str | torch.device = "cpu",
         header: dict = None,                 # of the weight file: configuration and provenance
-        precision: str = "fp32",             # of analysis and synthesis: "fp32" or "bf16"
+        precision: str = "fp32",             # of analysis and synthesis: "fp32", "bf16", or "auto" for what the device has instructions for
     ):
-        if precision not in ("fp32", "bf16"): raise StanhlicError(f"unknown precision {precision!r}; use fp32 or bf16")
-        self.name, self.fingerprint, self.precision, self.device = name or self.kind, fingerprint, precision, torch.device(resolve_device(device))
+        self.name, self.fingerprint, self.device = name or self.kind, fingerprint, torch.device(resolve_device(device))
+        self.precision = resolve_precision(precision, self.device)
         self.config, self.provenance = (header or {}).get("config", {}), (header or {}).get("provenance", {})
         self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
 

@@ -355,3 +355,16 @@ def resolve_device(
     number = int(device.partition(":")[2] or 0)
     if number >= torch.cuda.device_count(): raise StanhlicError(f"device {device} is not available ({torch.cuda.device_count()} CUDA devices); choose cpu")
     return device
+
+
+def resolve_precision(
+    precision: str = "fp32",  # fp32, bf16 or auto
+    device: str = "cpu",      # or a `torch.device`
+) -> str:                     # fp32 or bf16
+    """Precision of transforms: `auto` takes bfloat16 if the device has instructions for it. Raises `StanhlicError` for an unknown one."""
+    import torch
+    if precision in ("fp32", "bf16"): return precision
+    if precision != "auto": raise StanhlicError(f"unknown precision {str(precision)[:40]!r}; use fp32, bf16 or auto")
+    if str(device).startswith("cuda"): fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else: fast = any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
+    return "bf16" if fast else "fp32"

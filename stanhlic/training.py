@@ -20,7 +20,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from tqdm import tqdm
 from .datasets import find_dataset, has_dataset, list_datasets, sample_photograph
-from .errors import StanhlicError, needs
+from .errors import StanhlicError, needs, printable
 from .images import atomic_write, find_files, free_memory, is_image_name, keep_memory, read_image
 from .soap import SOAP
 with needs("train"):
@@ -149,14 +149,22 @@ def split_files(
     return [f for i, f in enumerate(files) if i % every], files[::every]
 
 # %% ../nbs/ground/10_training.ipynb #30e7bd15
+def _decoded(path, keep):
+    "The picture in a file, or its path if pictures are not kept; the refusal if there is none"
+    try: array = read_image(path)
+    except StanhlicError as e: return e
+    return array if keep else path
+
 def load_arrays(
-    files: list,  # paths
-) -> list:        # of each, uint8 [H, W, 3]; or the paths as they are, where the arrays would take too much memory
-    """Decode pictures, with a progress bar, if two copies of all of them fit into this process's share of free memory."""
+    files: list,           # paths
+    known: bool = False,   # they are known to be pictures: files that are not kept are not decoded
+) -> list:                 # of each, uint8 [H, W, 3], or its path where the arrays would take too much memory; a `StanhlicError` for what is no picture
+    """Decode pictures, with a progress bar, and keep them if two copies of all fit into this process's share of free memory."""
     need, share = 2 * sum(3 * h * w for h, w in _sizes(files)), free_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if need > share: return list(files)
+    keep = need <= share
+    if known and not keep: return list(files)
     with ThreadPoolExecutor(_DECODERS) as threads:
-        return list(tqdm(threads.map(read_image, files), total=len(files), desc="photographs", unit="file", disable=len(files) < 50))
+        return list(tqdm(threads.map(lambda f: _decoded(f, keep), files), total=len(files), desc="photographs", unit="file", disable=len(files) < 50))
 
 # %% ../nbs/ground/10_training.ipynb #65a541e4
 def _find(data) -> tuple[list, str]:
@@ -167,18 +175,29 @@ def _find(data) -> tuple[list, str]:
     if name not in list_datasets(): raise StanhlicError(f"{name}: no such folder, nor a data set ({', '.join(list_datasets())})")
     return find_dataset(name), f"data set {name}, {{}} of {{}} photographs"
 
+def _note(refusals):
+    "One line for each picture that is left out, the first ones by name"
+    lines = [f"left out: {e}" for e in refusals[:20]] + [f"left out: {len(refusals) - 20} more"] * (len(refusals) > 20)
+    for line in lines if os.environ.get("RANK", "0") == "0" else (): tqdm.write(f"stanhlic: note: {printable(line)}", file=sys.stderr)
+
 def training_arrays(
     data: str | Path | list | None,  # folder, files, name of a data set, or None for the data set "train"
     smoke: bool = False,             # few pictures; falls back on the sample photograph
-) -> tuple[list, list, str]:         # pictures for training and, set aside, for validation, as `load_arrays` gives them; where they come from
-    """Training and validation photographs. Raises `StanhlicError` if the place does not exist or holds fewer than two."""
+) -> tuple[list, list, str]:         # pictures for training and, set aside, for validation, as arrays or paths; where they come from
+    """Training and validation photographs; files that are no pictures are named and left out.
+
+    Raises `StanhlicError` if the place does not exist, or holds no picture for either."""
     if data is None and smoke and not has_dataset("train"): return [sample_photograph()], [sample_photograph()], "sample photograph"
     files, source = _find(data)
     if len(files) < 2: raise StanhlicError(f"{data}: fewer than two photographs; name a folder with more")
-    train, valid = split_files(sorted(files)[:8] if smoke else files)
-    pictures = load_arrays(train + valid)
-    source = source.format(len(train), len(files)) + ("" if isinstance(pictures[0], np.ndarray) else ", read as they are drawn")
-    return pictures[:len(train)], pictures[len(train):], source
+    split = split_files(sorted(files)[:8] if smoke else files)
+    found = load_arrays(sum(split, []), known=source.startswith("data set"))
+    bad = [p for p in found if isinstance(p, StanhlicError)]
+    train, valid = ([p for p in part if not isinstance(p, StanhlicError)] for part in (found[:len(split[0])], found[len(split[0]):]))
+    _note(bad)
+    if not (train and valid): raise StanhlicError(f"{len(bad)} of {len(found)} files are no pictures, so that none is left for {'validation' if train else 'training'}; add others")
+    source = source.format(len(train), len(files)) + (f", {len(bad)} left out" if bad else "")
+    return train, valid, source + ("" if isinstance(train[0], np.ndarray) else ", read as they are drawn")
 
 # %% ../nbs/ground/10_training.ipynb #b36dabd0
 def _center(image: torch.Tensor, side: int) -> torch.Tensor:

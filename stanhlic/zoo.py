@@ -10,7 +10,7 @@ from .modelfile import find_model, inspect_weights, list_models, load_weights, m
 def load_codec(
     model: str | Path = DEFAULT_MODEL,  # name, or path of a model file
     device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
-    precision: str = "fp32",            # of analysis and synthesis: "fp32", or "bf16" where the device is fast in it
+    precision: str = "fp32",            # of analysis and synthesis: "fp32", "bf16", or "auto" for bf16 where the device has instructions for it
 ) -> "stanhlic.codec.Codec":
     """Load a model as a codec, ready to encode and decode; what is coded stays in fp32 at any precision.
 
@@ -23,9 +23,10 @@ def codec_for(
     header: Header,                   # of a `.slic` file
     model: str | Path | None = None,  # name or path; default: the known model of that fingerprint
     device: str = "auto",  # auto, cpu, cuda or cuda:N
+    precision: str = "fp32",          # of synthesis, as for `load_codec`
 ) -> "stanhlic.codec.Codec":          # that can decode the file
     """Load the codec that wrote a file; raises as `load_codec` and `model_for` do."""
-    return load_codec(model_for(header, model)["path"], device)
+    return load_codec(model_for(header, model)["path"], device, precision)
 
 def model_for(
     header: Header,                   # of a `.slic` file

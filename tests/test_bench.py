@@ -1,10 +1,12 @@
 """The bench: records, targets, what is left out, and the JSON of a short run."""
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import stanhlic
 from stanhlic.lab import bench
 from stanhlic.errors import StanhlicError
 
@@ -96,3 +98,11 @@ def test_a_device_that_is_not_here_is_refused():
 def test_a_ratio_is_as_uncertain_as_its_times():
     slow, fast = bench.spread([4.0, 5.0, 6.0]), bench.spread([1.0, 2.0, 2.5])
     assert bench.ratio_spread(slow, fast) == [4 / 2.5, 5 / 2, 6 / 1] and bench.ratio_spread(bench.record(1.0, "s"), fast) == []
+
+
+def test_cold_starts_are_measured_in_multiples_of_torch(tmp_path, monkeypatch):
+    from stanhlic.lab import startup
+    monkeypatch.setattr(startup, "MODELS", ())
+    rows = startup.main(str(Path(stanhlic.__file__).resolve().parent.parent), tmp_path / "s.json", 1)["rows"]
+    assert [r["command"] for r in rows] == ["python", "import torch", "stanhlic --help"] and rows[1]["multiple"] == rows[1]["multiple_before"] == 1
+    with pytest.raises(StanhlicError, match="no such model"): startup.processor_seconds("from stanhlic import load; load('nowhere/x')")

@@ -66,3 +66,32 @@ def test_a_stage_trains_on_a_gpu(room, stage, start, tmp_path):
     from importlib import import_module
     path = import_module(f"stanhlic.{room}.training").run(stage, "smoke", out=tmp_path, device="cuda", set=["steps=2"], **start)
     assert path.is_file()
+
+
+def test_precision_follows_the_processor(monkeypatch):
+    from stanhlic.errors import StanhlicError
+    from stanhlic.modelfile import resolve_precision
+    for names, expected in (((), "fp32"), (("avx512_bf16",), "bf16"), (("amx_tile",), "bf16")):
+        for name in ("avx512_bf16", "amx_tile"): monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda there=name in names: there, raising=False)
+        assert resolve_precision("auto", "cpu") == expected and load_codec("stanh-zou22-compact", "cpu", "auto").precision == expected
+    assert (resolve_precision(), resolve_precision("bf16"), resolve_precision("fp32", torch.device("cpu"))) == ("fp32", "bf16", "fp32")
+    with pytest.raises(StanhlicError, match="use fp32, bf16 or auto"): resolve_precision("int8")
+
+
+def test_fast_on_the_command_line_is_auto(cli, photo, tmp_path, monkeypatch):
+    """Files that were written fast are read by anyone."""
+    from stanhlic.images import read_image
+    for name in ("avx512_bf16", "amx_tile"): monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda: True, raising=False)
+    for flags, made in (((), "plain"), (("--fast",), "fast")): assert cli("compress", photo, tmp_path / f"{made}.slic", *flags).returncode == 0
+    assert cli("decompress", tmp_path / "fast.slic", tmp_path / "a.png").returncode == 0 and cli("decompress", tmp_path / "plain.slic", tmp_path / "b.png", "--fast").returncode == 0
+    assert (tmp_path / "plain.slic").read_bytes() != (tmp_path / "fast.slic").read_bytes()
+    assert abs(read_image(tmp_path / "a.png").astype(int) - read_image(tmp_path / "b.png")).mean() < 2
+
+
+def test_what_bf16_costs_is_measured_from_files(tmp_path, monkeypatch):
+    from stanhlic.lab import precision
+    monkeypatch.setattr(precision, "demo_images", lambda limit: ([("a", sample_photograph(64))], "one picture"))
+    monkeypatch.setattr(precision, "MODELS", {"stanh-zou22-compact": (50,)})
+    found = precision.main(tmp_path / "p.json")
+    assert len(found["rows"]) == 4 and len(found["costs"]) == 3 and all(abs(c["dB"]) < 1 and abs(c["rate"]) < 5 for c in found["costs"])
+    assert [c["rate"] for c in found["costs"] if c["wrote"] == "fp32"] == [0]

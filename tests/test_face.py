@@ -205,7 +205,7 @@ def test_wrong_devices(models, device, words): refused(StanhlicError, lambda: st
 
 def test_wrong_models(models):
     refused(StanhlicError, lambda: stanhlic.load("stanh-giant"), "unknown model 'stanh-giant'", "tiny")
-    refused(StanhlicError, lambda: stanhlic.load("tiny", "cpu", "fp8"), "use fp32 or bf16")
+    refused(StanhlicError, lambda: stanhlic.load("tiny", "cpu", "fp8"), "use fp32, bf16 or auto")
 
 
 def test_errors_are_one_family():

@@ -361,3 +361,24 @@ if __name__ == "__main__":
     data, out = map(Path, sys.argv[1:])
     three_steps(data, out / "noisy", batch=1, accumulate=1)
     without_noise(data, out / "plain", batch=1)
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["kept in memory", "read as they are drawn"])
+def test_files_that_are_no_pictures_are_left_out_before_the_first_step(room, tmp_path, monkeypatch, capsys):
+    from PIL import Image
+    from stanhlic.training import training_arrays
+    rng = np.random.default_rng(0)
+    for i in range(30): Image.fromarray(rng.integers(0, 255, (70, 80, 3)).astype(np.uint8)).save(tmp_path / f"p{i:02}.jpg")
+    whole = training_arrays(tmp_path)
+    (tmp_path / "p07.jpg").write_bytes((tmp_path / "p07.jpg").read_bytes()[:3000])  # a header, and half of a picture
+    (tmp_path / "p20.jpg").write_bytes(b"text")                                     # the second of those for validation
+    (tmp_path / "p29.jpg").write_bytes(b"")
+    if not room: monkeypatch.setattr("stanhlic.training.free_memory", lambda *a: 1000)
+    train, valid, source = training_arrays(tmp_path)
+    notes = capsys.readouterr().err
+    assert (len(train), len(valid)) == (26, 1) and source.startswith("26 photographs, 3 left out") and [n for n in ("p07.jpg", "p20.jpg", "p29.jpg") if n not in notes] == []
+    at = [i for i in range(30) if i % 20 and i not in (7, 29)]
+    same = (lambda a, i: (a == whole[0][i]).all()) if room else (lambda p, i: p.name == f"p{at[i]:02}.jpg")
+    assert all(same(p, [j for j in range(30) if j % 20].index(at[i]) if room else i) for i, p in enumerate(train))  # each where it was
+    for i in range(0, 30, 20): (tmp_path / f"p{i:02}.jpg").write_bytes(b"text")
+    with pytest.raises(Exception, match="none is left for validation"): training_arrays(tmp_path)

@@ -1,0 +1,85 @@
+"""What the command line costs before it does anything: processor seconds of fresh processes, as multiples of `import torch`."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import stanhlic
+from ..datasets import sample_photograph
+from ..errors import StanhlicError
+from ..evaluate import environment
+from ..images import atomic_write, write_image
+from ..modelfile import list_models
+from ..zoo import load_codec
+
+MODELS = ("stanh-zou22-compact", "rnn-compact", "progressive-compact")
+HERE = str(Path(stanhlic.__file__).resolve().parent.parent)
+
+
+def processor_seconds(
+    code: str,         # Python
+    tree: str = HERE,  # folder that holds the package
+) -> float:
+    """Processor seconds, user and system, of Python code in a new process; raises `StanhlicError` with its last line if it fails."""
+    env, before = os.environ | {"PYTHONPATH": tree, "OMP_NUM_THREADS": "1"}, os.times()
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=env, cwd=tempfile.gettempdir())
+    if done.returncode: raise StanhlicError((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def _line(*words): return f"import sys; sys.argv = {['stanhlic', *words]!r}; from stanhlic.cli import main; main()"
+
+
+def commands(
+    folder: str | Path,  # for the files
+    models: tuple = None,  # default: those of each system
+) -> dict:               # name -> Python code
+    """The commands that are timed, on a picture of 192x128 pixels and its files."""
+    folder, picture = Path(folder), sample_photograph(192)[:128, :192]
+    write_image(folder / "a.png", np.ascontiguousarray(picture))
+    jobs = {"python": "pass", "import torch": "import torch", "stanhlic --help": _line("--help")}
+    for name in (m for m in (MODELS if models is None else models) if m in [known["name"] for known in list_models()]):
+        data = load_codec(name, "cpu").encode(picture)
+        (folder / f"{name}.slic").write_bytes(data)
+        source = str(folder / f"{name}.slic")
+        jobs |= {f"info, {name}": _line("info", source), f"compress, {name}": _line("compress", str(folder / "a.png"), str(folder / "out.slic"), "--model", name),
+                 f"decompress, {name}": _line("decompress", source, str(folder / "out.png"))}
+        if not name.startswith("stanh"): jobs[f"truncate, {name}"] = _line("truncate", source, str(folder / "cut.slic"), "--bytes", str(len(data) - 1))
+    return jobs
+
+
+def measure(
+    repeats: int = 5,    # runs of each command, in turn; the least counts
+    tree: str = HERE,    # folder that holds the package to measure
+    models: tuple = None,  # default: those of each system
+) -> list:               # rows: command, processor seconds, multiple of `import torch`
+    """Cold starts."""
+    with tempfile.TemporaryDirectory() as folder:
+        jobs, least = commands(folder, models), {}
+        for _ in range(repeats):
+            for name, code in jobs.items():
+                for out in ("out.slic", "out.png", "cut.slic"): Path(folder, out).unlink(missing_ok=True)
+                least[name] = min(least.get(name, float("inf")), processor_seconds(code, tree))
+    return [dict(command=name, seconds=round(s, 3), multiple=round(s / least["import torch"], 2)) for name, s in least.items()]
+
+
+def main(
+    before: str = "",   # another checkout of the package, to compare with
+    out: str = "figures/bench/startup.json",
+    repeats: int = 5,
+) -> dict:
+    """Measure this package, and another checkout beside it, and write the numbers."""
+    rows = measure(repeats)
+    for row, old in zip(rows, measure(repeats, before) if before else []): row |= {"seconds_before": old["seconds"], "multiple_before": old["multiple"]}
+    result = dict(what="cold starts: processor seconds of a fresh process, least of some runs, and multiples of `import torch`", repeats=repeats, machine=environment("cpu"), rows=rows)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(out, json.dumps(result, indent=1).encode() + b"\n")
+    return result
+
+
+if __name__ == "__main__": main(*sys.argv[1:3])
