@@ -41,7 +41,7 @@ def test_runs_as_a_module(): assert "compress" in ok(subprocess.run([sys.executa
 
 
 @pytest.mark.parametrize("words", [
-    ("encode", "a", "b"), ("compress",), ("decompress",), ("info",), ("compress", "a.png", "b.slic", "--fast"),
+    ("encode", "a", "b"), ("compress",), ("decompress",), ("info",), ("compress", "a.png", "b.slic", "--brisk"),
     ("compress", "a.png", "b.slic", "--quality", "high"), ("compress", "a.png", "b.slic", "--quality", "50", "--target-bpp", "0.3"),
     ("compress", "a.png", "b.slic", "--target-psnr", "30", "--target-bytes", "999"), ("eval", "--model", "tiny"),
     ("eval", "--model", "m", "--images", ".", "--out", "o.json", "--qualities", "0,best"), ("train", "stanh", "anchor", "--set", "steps"),
