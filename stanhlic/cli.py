@@ -432,6 +432,7 @@ def _view(
     original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture a .slic file was made from, to compare with.")] = None,
     stops: Annotated[int | None, typer.Option(metavar="N", min=2, max=200, help="How many stops the slider has, about; by default as many as can be told apart, at most 24, or 12 for a large picture.")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help=f"Model for a picture, by default {DEFAULT_MODEL}; or that of the file, if it is not one of `stanhlic models`.")] = None,
+    effort: Annotated[int, typer.Option(metavar="E", min=0, max=9, help="How long the encoder refines each file that it makes, as for compress.")] = 0,
     force: Force = False, threads: Threads = None, device: Device = "auto",
 ):
     """Make a web page that shows what a codec does to a picture.
@@ -453,13 +454,14 @@ def _view(
     job = files.Job(source, target or str(Path(source).with_suffix(".html")), force or target is not None)
     start, data, target = time.monotonic(), files.read(source), job.target
     coded = data[:4] == MAGIC or Path(source).suffix == ".slic"
+    if effort and coded and original is None: raise StanhlicError(f"{source}: is coded already; --effort is for a picture, or for the other stops of a stanh file with --original")
     if original is not None and not coded: raise StanhlicError(f"{source}: is a picture, and so the original itself; leave --original out")
     with _about_file(source): header = _zoo().sound_header(data) if coded else None
     picture = None if coded and original is None else read_image(original) if coded else decode_image(data, source)
     files.check_target(source, target)
     if os.path.lexists(target) and not job.replace: raise StanhlicError(f"{target}: exists already; name another page by --out, or --force replaces it")
     codec = _zoo().codec_for(header, model, device) if coded else _zoo().load_codec(model or DEFAULT_MODEL, device)
-    with _about_file(source): page = make_page(codec, Path(source).name, data if coded else None, picture, stops, _stop)
+    with _about_file(source): page = make_page(codec, Path(source).name, data if coded else None, picture, stops, effort, _stop)
     files.write(job, page.text.encode())
     _remark(source, page.note)
     _say(f"{target}: {_size(len(page.text))}, {page.stops} stop{'s' * (page.stops > 1)}, {time.monotonic() - start:.0f} s; open it in a browser")

@@ -73,10 +73,11 @@ def plan_dial(
     original: np.ndarray,  # uint8 [H, W, 3]
     data: bytes = None,    # a file of it, which becomes one of the stops
     count: int = None,     # stops, about; by default round qualities, as many as `stop_count` allows
+    effort: int = 0,       # of the encoder, 0 to 9
 ) -> Plan:
     """Stops of a picture on a dial: a real file at each position."""
     a = codec.analyze(original)
-    def write(n): return codec.encode(a, codec.quality_at(n, a))
+    def write(n): return codec.encode(a, codec.quality_at(n, a), effort=effort)
     last, quality = codec.last(a), codec.default_quality if data is None else codec.describe(read_header(data))["quality"]
     files = {0: write(0), last: write(last)}
     if data is not None: files[codec.position_at(quality, a)] = data
@@ -214,14 +215,15 @@ def make_page(
     data: bytes = None,               # a `.slic` file, or
     original: np.ndarray = None,      # uint8 [H, W, 3] to show what the codec does to it; both: the picture the file was made from
     count: int = None,                # stops, about; by default as many as can be told apart
+    effort: int = 0,                  # of the encoder, 0 to 9, where it makes files
     say: Callable = lambda k, n: None,  # called with the number of each stop and how many there are
 ) -> Page:
     """A self-contained page. Raises `StanhlicError` if there is no picture in the file, or if the original has another size."""
-    if data is None and codec.truncatable: data = codec.encode(original)
+    if data is None and codec.truncatable: data = codec.encode(original, effort=effort)
     shape = original.shape[:2] if data is None else (lambda h: (h.height, h.width))(read_header(data))
     if original is not None and original.shape[:2] != shape:
         raise StanhlicError(f"the original is {original.shape[1]}x{original.shape[0]}, the file holds {shape[1]}x{shape[0]}; give the picture it was made from")
-    plan = plan_file(codec, data, count) if codec.truncatable or original is None else plan_dial(codec, original, data, count)
+    plan = plan_file(codec, data, count) if codec.truncatable or original is None else plan_dial(codec, original, data, count, effort)
     note = None if data is None else codec.decoder().feed(data).note
     lossless = len(plan.places) * shape[0] * shape[1] <= LOSSLESS
     stops, others, loss = take_stops(plan, original, lossless, say)

@@ -340,9 +340,16 @@ def test_view_of_a_picture(run, photo, tmp_path, name):
     refused(run("view", photo, "--original", photo), "is a picture, and so the original itself")
 
 
+def test_view_with_effort(run, photo, tmp_path):
+    ok(run("view", photo, "--model", "tiny", "--stops", "2", "--effort", "1", "-o", tmp_path / "e.html"))
+    codec, picture = load_codec("tiny", "cpu"), read_image(photo)
+    assert {s["bytes"] for s in page_of(tmp_path / "e.html")["stops"]} == {len(codec.encode(picture, q, effort=1)) for q in (0, 100)}
+
+
 def test_view_of_a_stanh_file(run, place, photo, tmp_path):
     ok(run("view", place("stanh")))
     assert len(page_of(tmp_path / "stanh.html")["stops"]) == 1
+    refused(run("view", place("stanh"), "--effort", "1", "-o", tmp_path / "none.html"), "is coded already")
     ok(run("view", place("stanh"), "--original", photo, "-o", tmp_path / "more.html"))
     page = page_of(tmp_path / "more.html")
     assert len(page["stops"]) >= 3 and page["stops"][page["first"] - 1]["bytes"] == place("stanh").stat().st_size
