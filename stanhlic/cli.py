@@ -159,15 +159,16 @@ def _each(plan, work, show, count, threads, as_json):
     "Do the jobs of a plan, in order; of several, a refusal is reported and does not stop the others"
     done, refused, start, n = [], [], time.perf_counter(), len(plan.jobs)
     try:
-        for i, (job, row) in enumerate(files.run(plan.jobs, work, count, threads or 1), 1):
-            if isinstance(row, StanhlicError):
-                if not plan.several: raise row
-                refused.append(dict(input=job.source, output=job.target, refused=str(row)))
-                _say("stanhlic: refused: " + " ".join(str(row).split()), err=True)
-                continue
-            for note in row["notes"]: _remark(job.source, note)
-            done.append(row)
-            if not as_json: _say((f"{i} of {n}: " if plan.several else "") + f"{job.target}: {show(row)}", err=plan.pipe)
+        with contextlib.closing(files.run(plan.jobs, work, count, threads or 1)) as results:
+            for i, (job, row) in enumerate(results, 1):
+                if isinstance(row, StanhlicError):
+                    if not plan.several: raise row
+                    refused.append(dict(input=job.source, output=job.target, refused=str(row)))
+                    _say("stanhlic: refused: " + " ".join(str(row).split()), err=True)
+                    continue
+                for note in row["notes"]: _remark(job.source, note)
+                done.append(row)
+                if not as_json: _say((f"{i} of {n}: " if plan.several else "") + f"{job.target}: {show(row)}", err=plan.pipe)
     except KeyboardInterrupt:
         _say(f"stanhlic: stopped; {len(done)} of {n} are done" + (", and no file is half-written; the same command with --skip-existing goes on" if plan.several else ""), err=True)
         sys.exit(130)
@@ -226,8 +227,9 @@ def _compress(
     recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
     count: Processes = None, threads: Threads = None, fast: Fast = False, device: Device = "auto", as_json: Json = False,
 ):
-    """Compress pictures: PNG, JPEG, WebP, TIFF, BMP, PPM, ...
+    """Compress pictures, folders of them, or lists.
 
+    PNG, JPEG, WebP, TIFF, BMP, PPM and more are read.
     A .slic file names the model that wrote it and holds everything else a decoder needs: its size is the rate. With a target, the encoder searches for the quality that meets it.
     Of two paths the second is the file or folder to write, unless it is a picture that is there; otherwise each output goes beside its input, or below --out, with the suffix .slic. Only an output that you name is replaced. - is a pipe.
 
@@ -301,8 +303,9 @@ def _decompress(
     recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
     count: Processes = None, threads: Threads = None, fast: Fast = False, device: Device = "auto", as_json: Json = False,
 ):
-    """Decompress .slic files, to lossless pictures: .png .ppm .bmp .tif .webp
+    """Decompress .slic files into lossless pictures.
 
+    A picture is written as .png .ppm .bmp .tif or .webp, by the suffix of its name.
     A file of an rnn or progressive model may be cut or damaged: whatever is sound before that point is decoded, and a note reports damage or missing layers.
     Without a sound header and a sound base or first layer there is no picture: the file is refused with one line, and nothing is written. So is a stanh file that is not whole, a foreign file, and one with bytes after its end.
     Of two paths the second is the picture or folder to write, unless it is a .slic file that is there; otherwise each output goes beside its input, or below --out, as .png. Only an output that you name is replaced. - is a pipe.
