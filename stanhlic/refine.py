@@ -127,14 +127,13 @@ def code_factorized(
     return v + prior.medians(), cost
 
 # %% ../nbs/ground/11_refine.ipynb #dca3f8ea
-_WARM, _COLD = 0.4, 0.15      # first and last temperature
-_FIRST, _SECOND = 0.6, 0.999  # Adam's memory of the gradient and of its square
+_FIRST, _SECOND = 0.4, 0.999  # Adam's memory of the gradient and of its square
 
 def schedule(
     steps: int,   # at least 1
-) -> tuple:       # first step in levels; noise
-    """How long the steps of a descent are, and how noisy."""
-    return min(0.15, max(0.05, 0.55 / math.sqrt(steps))), min(1.0, max(0.0, (math.log2(steps) - 4) / 6))
+) -> tuple:       # first step in levels; noise; first and last temperature
+    """How long the steps of a descent are, how noisy, and how warm."""
+    return min(0.15, max(0.05, 0.55 / math.sqrt(steps))), min(1.0, max(0.0, (math.log2(steps) - 4) / 6)), *((0.5, 0.3) if steps < 16 else (0.4, 0.15))
 
 def anneal(
     latents: list,        # tensors to start from
@@ -148,11 +147,11 @@ def anneal(
     def firm(values):
         with torch.no_grad(): return float(loss(values, HARD))
     best, least = latents, firm(latents)
-    values, rng, (first, noise) = [t.clone().requires_grad_() for t in latents], torch.Generator().manual_seed(seed), schedule(max(1, steps))
+    values, rng, (first, noise, warm, cold) = [t.clone().requires_grad_() for t in latents], torch.Generator().manual_seed(seed), schedule(max(1, steps))
     moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in values]
     for i in range(1, steps + 1):
         fall = (i - 1) / steps
-        grads = torch.autograd.grad(loss(values, Choice(_WARM * (_COLD / _WARM) ** fall, noise, rng)), values)
+        grads = torch.autograd.grad(loss(values, Choice(warm * (cold / warm) ** fall, noise, rng)), values)
         for v, u, g, (m, s) in zip(values, units, grads, moments):
             m.lerp_(g, 1 - _FIRST); s.lerp_(g * g, 1 - _SECOND)
             step = first * u * 0.5 * (1 + math.cos(math.pi * fall)) / (1 - _FIRST ** i)
