@@ -84,18 +84,22 @@ class Up(nn.Conv2d):
 
     def forward(self, x): return F.pixel_shuffle(super().forward(x), 2)
 
+class _Even(nn.Sequential):
+    "Convolutions alone: works the same at every latent"
+    cut = 16  # at which multiples of pixels a picture may be cut (`strips`)
+
 def _blocks(channels, count): return [Bottleneck(channels) for _ in range(count)]
 
 def lean_analysis(c: LeanConfig) -> nn.Sequential:
     """g_a: image [N, 3, H, W] → latent y [N, M, H/16, W/16]."""
     a, b, m = c.quarter, c.eighth, c.latent
-    return nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, a, 3, padding=1), *_blocks(a, c.blocks[0]), nn.Conv2d(a, b, 2, 2),
+    return _Even(nn.PixelUnshuffle(4), nn.Conv2d(48, a, 3, padding=1), *_blocks(a, c.blocks[0]), nn.Conv2d(a, b, 2, 2),
                          *_blocks(b, c.blocks[1]), nn.Conv2d(b, m, 2, 2), *_blocks(m, c.blocks[2]))
 
 def lean_synthesis(c: LeanConfig) -> nn.Sequential:
     """g_s: latent ŷ [N, M, H/16, W/16] → picture [N, 3, H, W]."""
     a, b, m = c.quarter, c.eighth, c.latent
-    return nn.Sequential(*_blocks(m, c.blocks[2]), Up(m, b), *_blocks(b, c.blocks[1]), Up(b, a), *_blocks(a, c.blocks[0]), nn.Conv2d(a, 48, 3, padding=1), nn.PixelShuffle(4))
+    return _Even(*_blocks(m, c.blocks[2]), Up(m, b), *_blocks(b, c.blocks[1]), Up(b, a), *_blocks(a, c.blocks[0]), nn.Conv2d(a, 48, 3, padding=1), nn.PixelShuffle(4))
 
 # %% ../nbs/ground/07_lean.ipynb #31aca772
 def _black(height, device): return (torch.arange(height, device=device) % 2 == 0)[:, None]

@@ -18,7 +18,7 @@ def _felt(network, channels, step, count, dim, after):
     "Rows (dim 2) or columns (dim 3) of input whose output NaN on one side of a cut reaches"
     shape = [1, channels, step, step]
     shape[dim] = 2 * count
-    x = torch.zeros(shape)
+    x = torch.zeros(shape, dtype=torch.float32)
     x.narrow(dim, count * after, count).fill_(float("nan"))
     x = x.to(next((p.device for p in network.parameters()), "cpu"))
     spoiled = network(x).isnan().any(1).any(4 - dim)[0]
@@ -48,9 +48,10 @@ class Piece(NamedTuple):
     outer_columns: slice
 
 def _cuts(size, halo, step):
-    "All ways to cut a side into equal parts: longest with halo, sum of all with halo, list of (part, part with halo)"
-    for inner in range(size, 0, -step):
-        parts = [(slice(a, min(a + inner, size)), slice(max(0, a - halo), min(size, a + inner + halo))) for a in range(0, size, inner)]
+    "All ways to cut a side into parts of one length, give or take a step: longest with halo, sum of all with halo, list of (part, part with halo)"
+    for n in range(1, size // step + 1):
+        ends = [i * (size // step) // n * step for i in range(n + 1)]
+        parts = [(slice(a, b), slice(max(0, a - halo), min(size, b + halo))) for a, b in zip(ends, ends[1:])]
         yield max(o.stop - o.start for _, o in parts), sum(o.stop - o.start for _, o in parts), parts
 
 def pieces(

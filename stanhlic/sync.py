@@ -10,7 +10,7 @@ __all__ = ['BLOCK', 'CLOSE', 'DESYNC', 'DOUBTS', 'on_cpu', 'exact', 'index_check
 import contextlib, itertools, operator, os, threading, zlib
 import numpy as np
 import torch
-from .errors import StanhlicError
+from .errors import StanhlicError, enough_memory
 from .priors import scale_indexes, scale_table
 
 # %% ../nbs/ground/04_sync.ipynb #b5510f54
@@ -37,7 +37,7 @@ def on_cpu() -> contextlib.AbstractContextManager:
 # %% ../nbs/ground/04_sync.ipynb #725f1a47
 @contextlib.contextmanager
 def exact():
-    """Inference without gradients, in true single precision, tensors on the CPU by default: no TF32, no autocast, no autotuned kernels."""
+    """Inference without gradients, in true single precision, tensors on the CPU by default: no TF32, no autocast, no autotuned kernels. Want of memory is a `NotEnoughMemory`."""
     global _inside, _saved
     with _turns:  # the settings are those of the process: the first to enter changes them, the last to leave puts them back
         if not _inside: _saved = _switch(_SWITCHES)
@@ -45,7 +45,7 @@ def exact():
     try:
         with contextlib.ExitStack() as stack:
             for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda")): stack.enter_context(torch.autocast(kind, enabled=False))
-            stack.enter_context(torch.inference_mode()); stack.enter_context(on_cpu())
+            for context in (torch.inference_mode(), on_cpu(), enough_memory()): stack.enter_context(context)
             yield
     finally:
         with _turns:

@@ -45,6 +45,11 @@ class Residual:
         """State after the elements of a mask have arrived with their values."""
         return replace(self, value=torch.where(mask, value, self.value), sent=self.sent | mask)
 
+    def part(self, rows: slice, columns: slice) -> "Residual":
+        """The same for some rows and columns."""
+        cut = lambda v: [t[..., rows, columns] for t in v] if isinstance(v, list) else v[..., rows, columns]
+        return Residual(**{name: cut(v) for name, v in vars(self).items()})
+
     def latent(self, nets: Networks) -> torch.Tensor:
         """ŷ^t as it stands."""
         return top_latent(nets, self.base, self.value, self.supports)
