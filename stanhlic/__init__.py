@@ -14,7 +14,7 @@ Everything refused is a `StanhlicError` with one line that says what to do; its 
     entropy, priors, sync  range coder with integer tables; probability models; arithmetic that two machines agree on
     container, modelfile   the .slic file; weights on disk
     backbone, lean         networks that the systems share
-    codec                  the class behind all codecs: quality, targets, encode, decode
+    codec, strips          the class behind all codecs: quality, targets, encode, decode; pictures of any size in pieces
     refine                 more effort: latents of the picture at hand, refined before they are coded
     training, soap         one loop for all systems, and its optimizer
     stanh                  variable rate by learned quantizers (STanH)
