@@ -39,7 +39,7 @@ DEFAULT_MODEL = "stanh-zou22-compact"  # of `load`, `encode` and the command lin
 
 __all__ = ["CutFile", "CutFileWarning", "DEFAULT_MODEL", "DamagedFile", "NotEnoughMemory", "OutOfReach", "StanhlicError", "WrongModel",
            "decode", "encode", "info", "load", "models"]
-_MODULES = ("backbone", "cli", "codec", "container", "datasets", "entropy", "errors", "evaluate", "images", "lab", "lean", "metrics", "modelfile",
+_MODULES = ("backbone", "cli", "codec", "container", "datasets", "entropy", "errors", "evaluate", "files", "images", "lab", "lean", "metrics", "modelfile",
             "pillow", "priors", "progressive", "refine", "rnn", "soap", "stanh", "strips", "sync", "training", "view", "zoo")
 
 
