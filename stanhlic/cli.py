@@ -660,7 +660,7 @@ def _selftest(models: Annotated[list[str] | None, typer.Argument(metavar="MODEL.
     \b
     Examples:
       stanhlic selftest
-      stanhlic selftest stanh-zou22-wide
+      stanhlic selftest stanh-compact
     """
     from stanhlic.evaluate import self_test
     _zoo()

@@ -68,7 +68,7 @@ def test_log_and_provenance(anchor):
     ("derivation", "smoke", [], "needs an anchor"), ("polish", "smoke", [], "unknown stage"), ("base", "huge", [], "unknown profile"),
     ("anchor", "smoke", ["lambda=1"], "unknown setting"), ("anchor", "smoke", ["schedule=sawtooth"], "unknown schedule"),
     ("anchor", "smoke", ["metric=ssim"], "unknown metric"), ("base", "smoke", ["crop=4096"], "4096 pixels"),
-    ("base", "smoke", ["lr=1e9", "steps=40"], "not a number"), ("base", "smoke", ["size=tiny"], "unknown size 'tiny'; choose full, compact, wide"),
+    ("base", "smoke", ["lr=1e9", "steps=40"], "not a number"), ("base", "smoke", ["size=tiny"], "unknown size 'tiny'; choose full, compact"),
     ("base", "smoke", ["crop=100"], "multiple of 64"), ("base", "smoke", ["lmbda=-1"], "not positive"), ("base", "smoke", ["freeze=true"], "trains nothing"),
     ("anchor", "smoke", ["rate_form=middle"], "threshold or midpoint"), ("base", "smoke", ["side=0.9"], "0 to 0.75"), ("base", "smoke", ["renew=z"], "hyper, for the hyperprior alone, or all"),
     ("base", "smoke", ["name=My Model"], "a-z 0-9"), ("base", "smoke", ["store=int8"], "store=fp16"), ("base", "smoke", ["validation=0"], "at least 1")])

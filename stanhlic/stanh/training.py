@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 import numpy as np
 import torch
-from ..backbone import ZOU22, ZOU22_COMPACT, ZOU22_WIDE, Zou22, awake, initialize, rate, renew_entropy
+from ..backbone import ZOU22, ZOU22_COMPACT, Zou22, awake, initialize, rate, renew_entropy
 from ..lean import LEAN, LEAN_SMOKE, Lean, principal_start
 from ..errors import StanhlicError
 from ..training import ImagePool, commits_of, distortion, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays, validation_crops
@@ -154,7 +154,7 @@ def train_only(model: StanhModel, point: int):
     for name, p in model.named_parameters(): p.requires_grad_(name.startswith(f"points.{point}."))
 
 # %% ../../nbs/stanh/06_training.ipynb #77d2d7e4
-_NETWORKS = {"full": ZOU22, "compact": ZOU22_COMPACT, "wide": ZOU22_WIDE}
+_NETWORKS = {"full": ZOU22, "compact": ZOU22_COMPACT}
 
 def _size(size, net):
     """Check a size's name, and that a network to start from is not of a different size. Raises `StanhlicError`."""
