@@ -3,6 +3,7 @@
     import stanhlic
     data = stanhlic.encode("photo.png", target_bpp=0.3)       # bytes of a .slic file; also quality=, target_bytes=, target_psnr=, layers=
     picture = stanhlic.decode(data)                           # uint8 [H, W, 3]; a path will do as well
+    beside = stanhlic.extras(data)                            # what else the picture carries: alpha uint8 [H, W]; icc, exif, xmp as bytes
     codec = stanhlic.load("progressive-compact")              # a name or a path; codec.encode(image, 50), codec.decode(data)
     stanhlic.info("photo.slic"); stanhlic.models()            # what a file holds, which models there are
     import stanhlic.pillow                                    # Image.open("photo.slic"), image.save("photo.slic", quality=50)
@@ -38,7 +39,7 @@ __version__ = "0.2.0"
 DEFAULT_MODEL = "stanh-zou22-compact"  # of `load`, `encode` and the command line
 
 __all__ = ["CutFile", "CutFileWarning", "DEFAULT_MODEL", "DamagedFile", "NotEnoughMemory", "OutOfReach", "StanhlicError", "WrongModel",
-           "decode", "encode", "info", "load", "models"]
+           "decode", "encode", "extras", "info", "load", "models"]
 _MODULES = ("backbone", "cli", "codec", "container", "datasets", "entropy", "errors", "evaluate", "files", "images", "lab", "lean", "metrics", "modelfile",
             "pillow", "priors", "progressive", "refine", "rnn", "soap", "stanh", "strips", "sync", "training", "view", "zoo")
 
@@ -76,7 +77,7 @@ def _codec(path, device):
 
 
 def encode(
-    image,                      # path of a picture, uint8 [H, W, 3], or a PIL image
+    image,                      # path of a picture, uint8 [H, W, 3] or [H, W, 4], a PIL image, or a `stanhlic.images.Picture`
     quality: float = None,      # 0 (smallest file) to 100 (best picture)
     target_bpp: float = None,   # best picture within this many bits per pixel
     target_bytes: int = None,   # best picture within this many bytes
@@ -88,12 +89,13 @@ def encode(
 ) -> bytes:                     # a `.slic` file
     """Compress a picture at a quality, to a target or to a number of layers; give one of them, or none for the model's default quality.
 
-    Raises `OutOfReach` if no file meets the target, `NotEnoughMemory`, and `StanhlicError` for anything else that cannot be served."""
+    Alpha, color profile, EXIF and XMP of a path or a PIL image are kept; `stanhlic.images.read_picture` leaves them out, flattens or converts on request.
+    Warns of what cannot be kept. Raises `OutOfReach` if no file meets the target, `NotEnoughMemory`, and `StanhlicError` for anything else that cannot be served."""
     import os
-    from .images import read_image
+    from .images import read_picture
     from .zoo import model_path
     path = model_path(DEFAULT_MODEL if model is None else model)
-    if isinstance(image, (str, os.PathLike)): image = read_image(image)
+    if isinstance(image, (str, os.PathLike)): image = read_picture(image)
     return _codec(path, device).encode(image, quality, target_bpp, target_bytes, target_psnr, layers, effort)
 
 
@@ -111,13 +113,22 @@ def decode(
     layers: int = None,  # show the first layers only, of a layered file
     model=None,          # name or file; default: the known model with the file's fingerprint
     device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
-) -> "numpy.ndarray":    # uint8 [H, W, 3]
+    strict: bool = False,  # show nothing of a cut file that no check has tested
+) -> "numpy.ndarray":    # uint8 [H, W, 3]; `extras` gives alpha and metadata
     """The picture in a file. Warns if a part of it is missing or damaged, as `Codec.decode` does.
 
     Raises `WrongModel` if no model here wrote it, `CutFile` or `DamagedFile` if there is no picture in it."""
     from .zoo import model_for, sound_header
     data = _bytes(data)
-    return _codec(model_for(sound_header(data), model)["path"], device).decode(data, layers)
+    return _codec(model_for(sound_header(data), model)["path"], device).decode(data, layers, strict)
+
+
+def extras(
+    data,    # path or bytes of a `.slic` file, perhaps cut
+) -> dict:   # "alpha": uint8 [H, W]; "icc", "exif", "xmp": bytes; those that are there
+    """What a file carries beside the colors; needs no model. Raises `DamagedFile` for a part that is not what it says."""
+    from .container import extras
+    return extras(_bytes(data))
 
 
 def info(

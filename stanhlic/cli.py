@@ -194,17 +194,15 @@ def _codec_of(kind, fingerprint, model, device, fast=False):
 
 def _one_picture(job, how):
     "Compress a picture; returns what `--json` prints"
-    from stanhlic.images import check_head, color_profile, decode_image
-    data = files.read(job.source, check_head)
-    image = decode_image(data, job.source)
+    from stanhlic.images import check_head, decode_picture
+    image = decode_picture(files.read(job.source, check_head), job.source, **how["carried"])
     files.check_target(job.source, job.target)
     start = time.perf_counter()
     with _busy("compressing") as tell: codec = _codec(how["model"], how["device"], how["fast"]); out, quality = _compressed(image, codec, how["given"], how["effort"], tell)
     files.write(job, out)
-    profile, (height, width) = color_profile(data), image.shape[:2]
-    notes = [f"its color profile ({profile}) is not kept; convert the picture to sRGB first if its colors matter"] if profile else []
+    height, width = image.colors.shape[:2]
     return dict(input=job.source, output=job.target, model=codec.name, quality=quality, effort=how["effort"], bytes=len(out), bpp=8 * len(out) / (height * width),
-                height=height, width=width, seconds=time.perf_counter() - start, notes=notes)
+                height=height, width=width, seconds=time.perf_counter() - start, notes=list(image.notes))
 
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="IN... [OUT]", show_default=False)]
 Out = Annotated[str | None, typer.Option("-o", "--out", metavar="OUT", help="File to write, or folder for several; by default beside each input. - is standard output.")]
@@ -224,6 +222,9 @@ def _compress(
     target_psnr: Annotated[float | None, typer.Option(metavar="P", help="Smallest file that reaches a PSNR of P dB.")] = None,
     layers: Annotated[int | None, typer.Option(metavar="K", help="Number of layers; for rnn models only.")] = None,
     effort: Annotated[int, typer.Option(metavar="E", min=0, max=9, help="0 (one pass) to 9: how long the encoder refines; each step doubles that time, decoding stays as it is.")] = 0,
+    background: Annotated[str | None, typer.Option(metavar="COLOR", help="Flatten transparency on a color, by name or #rrggbb, instead of keeping it.")] = None,
+    strip: Annotated[bool, typer.Option("--strip", help="Leave color profile, EXIF and XMP out; the place where a photograph was taken is in EXIF.")] = False,
+    srgb: Annotated[bool, typer.Option("--convert-to-srgb", help="Convert the colors by the picture's profile, instead of keeping it.")] = False,
     recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
     count: Processes = None, threads: Threads = None, fast: Fast = False, device: Device = "auto", as_json: Json = False,
 ):
@@ -231,6 +232,7 @@ def _compress(
 
     PNG, JPEG, WebP, TIFF, BMP, PPM and more are read.
     A .slic file names the model that wrote it and holds everything else a decoder needs: its size is the rate. With a target, the encoder searches for the quality that meets it.
+    Alpha is kept without loss, color profile, EXIF and XMP as they are; they count towards the size.
     Of two paths the second is the file or folder to write, unless it is a picture that is there; otherwise each output goes beside its input, or below --out, with the suffix .slic. Only an output that you name is replaced. - is a pipe.
 
     \b
@@ -250,16 +252,18 @@ def _compress(
     if not inputs and not listed: raise typer.BadParameter("name a picture, a folder, or a --list of them")
     plan = files.plan_jobs(inputs, out, files.PICTURES, recursive, listed, skip, force)
     show = lambda row: f"{row['bytes']} bytes, {row['bpp']:.4f} bpp, quality {row['quality']:.4g}, {row['model']}"
-    work = functools.partial(_one_picture, how=dict(model=model, device=device, fast=fast, given=given, effort=effort))
+    work = functools.partial(_one_picture, how=dict(model=model, device=device, fast=fast, given=given, effort=effort, carried=dict(background=background, strip=strip, srgb=srgb)))
     _each(plan, work, show, files.processes(count, len(plan.jobs), device), threads, as_json)
 
-def _picture(codec, data, layers):
-    "Picture, and a note or None"
-    if layers is not None:
-        _needs_layers(codec)
-        return codec.decode(data, layers=layers), None
-    decoder = codec.decoder().feed(data)
-    return decoder.image(), decoder.note
+def _picture(codec, data, layers, strict):
+    "Picture with what it carries, and notes"
+    from stanhlic.container import extras, unpack_prefix
+    from stanhlic.images import Picture
+    decoder = codec.decoder(strict).feed(data)
+    if layers is not None: _needs_layers(codec)
+    colors, note = decoder.image(layers), decoder.note if layers is None else unpack_prefix(data).lacks
+    beside = extras(data)
+    return Picture(colors, beside.pop("alpha", None), beside), [note] if note else []
 
 def _compared(original, picture):
     "PSNR and MS-SSIM of a picture against the one it was made from, for JSON: None where there is no number"
@@ -272,20 +276,21 @@ def _compared(original, picture):
 
 def _one_file(job, how):
     "Decompress a file; returns what `--json` prints"
-    from stanhlic.images import check_writable_suffix, picture_bytes, read_image
+    from stanhlic.images import check_writable_suffix, not_held, picture_bytes, read_picture
     data, name = files.read(job.source), "-.png" if job.target == files.PIPE else job.target
     with _about_file(job.source): header = _zoo().sound_header(data)
     check_writable_suffix(name)
     files.check_target(job.source, job.target)
-    original = read_image(how["original"]) if how["original"] else None
+    original = read_picture(how["original"]).colors if how["original"] else None
     start = time.perf_counter()
     with _busy("decompressing"), _about_file(job.source):
         codec = _codec_of(header.kind, header.fingerprint, how["model"], how["device"], how["fast"])
-        picture, note = _picture(codec, data, how["layers"])
-        compared = {} if original is None else _compared(original, picture)
+        picture, notes = _picture(codec, data, how["layers"], how["strict"])
+        compared = {} if original is None else _compared(original, picture.colors)
     files.write(job, picture_bytes(name, picture))
+    if lost := not_held(name, picture): notes.append(f"{Path(name).suffix} has no place for its {' and '.join(lost)}; .png has")
     return dict(input=job.source, output=job.target, model=codec.name, bytes=len(data), bpp=8 * len(data) / (header.height * header.width), height=header.height, width=header.width,
-                seconds=time.perf_counter() - start, notes=[note] if note else []) | compared
+                seconds=time.perf_counter() - start, notes=notes) | compared
 
 def _shown(row):
     "A decoded picture in a few words"
@@ -299,6 +304,7 @@ def _decompress(
     inputs: Inputs = None, out: Out = None,
     model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Model that wrote the file, if it is not one of `stanhlic models`.")] = None,
     layers: Annotated[int | None, typer.Option(metavar="K", help="Decode only the first K layers; for rnn files.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Of a cut progressive file, show only what its checks have tested.")] = False,
     original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture a file was made from, to measure PSNR and MS-SSIM against.")] = None,
     recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
     count: Processes = None, threads: Threads = None, fast: Fast = False, device: Device = "auto", as_json: Json = False,
@@ -306,7 +312,7 @@ def _decompress(
     """Decompress .slic files into lossless pictures.
 
     A picture is written as .png .ppm .bmp .tif or .webp, by the suffix of its name.
-    A file of an rnn or progressive model may be cut or damaged: whatever is sound before that point is decoded, and a note reports damage or missing layers.
+    A file of an rnn or progressive model may be cut or damaged: whatever is sound before that point is decoded, and a note reports damage, missing layers, and bytes of a cut file that no check has tested.
     Without a sound header and a sound base or first layer there is no picture: the file is refused with one line, and nothing is written. So is a stanh file that is not whole, a foreign file, and one with bytes after its end.
     Of two paths the second is the picture or folder to write, unless it is a .slic file that is there; otherwise each output goes beside its input, or below --out, as .png. Only an output that you name is replaced. - is a pipe.
 
@@ -322,7 +328,7 @@ def _decompress(
     if not inputs and not listed: raise typer.BadParameter("name a .slic file, a folder, or a --list of them")
     plan = files.plan_jobs(inputs, out, files.CODED, recursive, listed, skip, force)
     if original and plan.several: raise StanhlicError("--original is for one file; give a single input")
-    work = functools.partial(_one_file, how=dict(model=model, device=device, fast=fast, layers=layers, original=original))
+    work = functools.partial(_one_file, how=dict(model=model, device=device, fast=fast, layers=layers, original=original, strict=strict))
     _each(plan, work, _shown, files.processes(count, len(plan.jobs), device), threads, as_json)
 
 @contextlib.contextmanager
@@ -365,7 +371,8 @@ def _info(
     f = found[0]
     told = {"size": f"{f['width']}x{f['height']}", "bytes": f["bytes"], "bpp": f"{f['bpp']:.4f}", "model": f["model"] or "unknown here; decompress needs --model PATH",
             "quality": quality(f), "state": _state(f) + (f": {f['note']}" if f.get("note") else "")}
-    if verbose: told |= {k: v for k, v in f.items() if k not in {*told, "height", "width", "note", "complete", "damaged"} | ({"count", "partial", "declared"} if f["complete"] else set())}
+    told["carries"] = ", ".join([f"{k} ({n} bytes)" for k, n in f["extras"].items()] + [f"{k} (not there)" for k in f["absent"]])
+    if verbose: told |= {k: v for k, v in f.items() if k not in {*told, "height", "width", "note", "complete", "damaged", "extras", "absent"} | ({"count", "partial", "declared"} if f["complete"] else set())}
     _say("\n".join(f"{k:<12} {v}" for k, v in told.items() if v != ""))
 
 def _cuttable(header):

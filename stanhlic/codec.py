@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from PIL import Image
-from .container import Header, pack, unpack, unpack_prefix
+from .container import Header, pack, unpack, unpack_prefix, write_extras
 from .errors import CutFileWarning, NotEnoughMemory, OutOfReach, StanhlicError, WrongModel
-from .images import check_memory, check_picture, to_array, to_tensor, unpad
+from .images import as_picture, check_memory, to_array, to_tensor, unpad
 from .metrics import bpp, bytes_within, one_target, psnr
 from .modelfile import Weights, resolve_device, resolve_precision, restore
 from .refine import Relaxation, check_effort, iterations, refine
@@ -96,6 +96,7 @@ class Analysis:
     ):
         self.codec, self.image, (self.height, self.width) = codec, image, image.shape[:2]
         self.sides = tuple(n + -n % MULTIPLE for n in image.shape[:2])
+        self.extras = {}  # payloads of what the picture carries beside its colors
 
     def part(self, rows: slice, columns: slice) -> torch.Tensor:
         """Part of the picture, extended to `sides` by repeating its edge, [1, 3, h, w] in [0, 1]."""
@@ -113,11 +114,12 @@ class Analysis:
         chunks: list,    # payloads
     ) -> bytes:
         """A `.slic` file of this picture."""
-        return pack(Header(self.codec.kind, self.codec.fingerprint, self.height, self.width, params), chunks)
+        return pack(Header(self.codec.kind, self.codec.fingerprint, self.height, self.width, params), chunks, self.extras, self.codec.first)
 
 # %% ../nbs/ground/08_codec.ipynb #906ffc62
 class StreamDecoder(ABC):
     """Decoder of one file: `feed(data)` as bytes arrive, then `image()`, and again."""
+    strict = False  # show nothing of a cut file that no check has tested
 
     def __init__(self, codec: "Codec"): self.codec, self.data, self.damaged = codec, bytearray(), False
 
@@ -168,7 +170,7 @@ class System(ABC):
     reader: type             # class of its decoders, a `StreamDecoder`
     default_quality = 100.0
     truncatable = False      # the beginning of a file gives a picture
-    layers = 0               # of the model; 0 where files have none
+    layers, first = 0, 1     # of the model, 0 where files have none; chunks that give the first picture
     kept = 0.0               # bytes of memory that a pixel takes besides: latents and what is coded from them
     max_pixels = None        # of a picture, if the caller sets a limit
     max_memory = None        # bytes for a picture, if the caller sets a limit
@@ -340,19 +342,24 @@ Codec.need, Codec.check_room, Codec.within, Codec.accept, Codec.check_layers = n
 # %% ../nbs/ground/08_codec.ipynb #e7fd8eb1
 def analyze(
     self: Codec,
-    image,        # uint8 [H, W, 3], a PIL image, or an analyzed picture, which comes back as it is
+    image,        # uint8 [H, W, 3] or [H, W, 4], a PIL image, a `Picture`, or an analyzed picture, which comes back as it is
 ) -> Analysis:
     """The part of encoding that does not depend on the position; hand it to the other methods in place of the picture.
 
-    Raises `StanhlicError` for anything but a picture, `NotEnoughMemory` for one that is too large, `WrongModel` for one that another model analyzed."""
+    Warns of what the picture carries and a file cannot hold. Raises `StanhlicError` for anything but a picture, `NotEnoughMemory` for one that is too large, `WrongModel` for one that another model analyzed."""
     if isinstance(image, Analysis):
         if (image.codec.kind, image.codec.fingerprint) != (self.kind, self.fingerprint): raise WrongModel("the picture was analyzed by another model; analyze it with this one")
         return image
     if isinstance(image, Image.Image): self.check_room(image.height, image.width)  # before its pixels are decoded
-    picture = check_picture(image)
-    Header(self.kind, self.fingerprint, *picture.shape[:2]).check()
-    self.check_room(*picture.shape[:2])
-    with exact(): return self.analysis(self, picture)
+    picture = as_picture(image)
+    size = picture.colors.shape[:2]
+    Header(self.kind, self.fingerprint, *size).check()
+    self.check_room(*size)
+    for note in picture.notes: warnings.warn(note, stacklevel=2)
+    extras = write_extras(picture.alpha, picture.metadata)
+    with exact(): a = self.analysis(self, picture.colors)
+    a.extras = extras
+    return a
 
 Codec.analyze = analyze
 
@@ -458,20 +465,23 @@ def psnr_at(self: Codec, image, quality: float = None) -> float:
 Codec.estimate, Codec.quality_for, Codec.psnr_at = estimate, quality_for, psnr_at
 
 # %% ../nbs/ground/08_codec.ipynb #b6934c00
-def decoder(self: Codec) -> StreamDecoder:
-    """A decoder to feed with the bytes of one file as they arrive."""
-    return self.reader(self)
+def decoder(self: Codec, strict: bool = False) -> StreamDecoder:
+    """A decoder to feed with the bytes of one file as they arrive; if strict, it shows nothing of a cut file that no check has tested."""
+    d = self.reader(self)
+    d.strict = strict
+    return d
 
 def decode(
     self: Codec,
     data: bytes,          # a `.slic` file, or the beginning of one if the codec allows that
     layers: int = None,   # show the first layers only, for a layered file
-) -> np.ndarray:          # uint8 [H, W, 3]
+    strict: bool = False, # show nothing that no check has tested
+) -> np.ndarray:          # uint8 [H, W, 3]; `stanhlic.extras` gives alpha and metadata
     """The picture in a file.
 
-    Warns if it is not that of the whole file: with `CutFileWarning` if layers are missing, with a plain warning if a part is damaged.
+    Warns if it is not that of the whole file: with `CutFileWarning` if layers or alpha are missing or bytes are untested, with a plain warning if a part is damaged.
     Raises `WrongModel` for another model's file, `CutFile` or `DamagedFile` if there is no picture in it, and `StanhlicError` for layers that are not there."""
-    d = self.decoder().feed(data)
+    d = self.decoder(strict).feed(data)
     picture = d.image(layers)
     if layers is None and d.note: warnings.warn(d.note, UserWarning if d.damaged else CutFileWarning, stacklevel=2)
     return picture

@@ -49,7 +49,7 @@ def fourth(models, tmp_path_factory):
     """A codec that stores fewer bits of each pixel, made known, its number in the container and its weights in a folder."""
     folder = tmp_path_factory.mktemp("fourth")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(container.KINDS, 250, "shift"); patch.setitem(container.VERSIONS, "shift", 1)
+        patch.setitem(container.KINDS, 100, "shift"); patch.setitem(container.VERSIONS, "shift", 1)
         patch.setenv("STANHLIC_MODELS", f"{models}:{folder}")
 
         class ShiftCodec(Codec):

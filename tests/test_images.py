@@ -56,7 +56,7 @@ def test_modes_that_are_opaque(photo, mode):
     assert got.shape == photo.shape and got.dtype == np.uint8
 
 
-def test_transparency_is_refused_in_every_form(photo):
+def test_transparency_is_refused_where_only_colors_are_wanted(photo):
     refused(save(np.dstack([photo, photo[..., 0]])), "transparent", "flatten")
     refused(save(Image.fromarray(photo).convert("LA").point(lambda v: v // 2)), "transparent")
     refused(save(photo, mode="P", transparency=int(np.asarray(Image.fromarray(photo).convert("P"))[0, 0])), "transparent")

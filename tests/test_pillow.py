@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from profiles import icc
 
 import stanhlic
 import stanhlic.pillow
 from stanhlic import CutFile, CutFileWarning, DamagedFile, StanhlicError
-from stanhlic.container import Header, pack
+from stanhlic.container import Header, pack, unpack_prefix
 
 torch.set_num_threads(1)
 
@@ -51,7 +52,7 @@ def test_other_modes_become_rgb(models, photo, mode):
 
 
 @pytest.mark.parametrize("image, options, words", [
-    (Image.new("CMYK", (8, 8)), {}, "CMYK"), (Image.new("RGBA", (8, 8)), {}, "transparent"), (Image.new("F", (8, 8)), {}, "floating-point"),
+    (Image.new("CMYK", (8, 8)), {}, "CMYK"), (Image.new("F", (8, 8)), {}, "floating-point"),
     (Image.new("RGB", (8, 8)), dict(quality="high"), "not a number"), (Image.new("RGB", (8, 8)), dict(layers=2), "layered models")])
 def test_what_cannot_be_saved_leaves_no_file(models, tmp_path, image, options, words):
     with pytest.raises(StanhlicError, match=words): image.save(tmp_path / "a.slic", model="tiny", **options)
@@ -78,3 +79,23 @@ def test_a_huge_size_in_a_header_is_refused_before_anything_is_allocated():
 def test_a_cut_layered_file_warns(photo):
     data = stanhlic.encode(photo, model="rnn-compact")
     with pytest.warns(CutFileWarning, match="cut inside layer 4 of 4"): Image.open(io.BytesIO(data[:-3])).load()
+
+
+def test_transparency_and_metadata_come_back(models, photo, tmp_path):
+    image = Image.open(photo); image.putalpha(Image.linear_gradient("L").resize(image.size))
+    exif = Image.Exif(); exif[0x010F] = "Maker"
+    out = io.BytesIO(); image.save(out, "PNG", icc_profile=icc("P3"), exif=exif.tobytes())
+    source = Image.open(out)
+    source.save(tmp_path / "a.slic", model="tiny")
+    with Image.open(tmp_path / "a.slic") as back:
+        assert back.mode == "RGBA" and back.info["icc_profile"] == icc("P3") and back.getexif()[0x010F] == "Maker"
+        assert np.array_equal(np.asarray(back)[..., 3], np.asarray(image)[..., 3]) and np.array_equal(np.asarray(back)[..., :3], stanhlic.decode(tmp_path / "a.slic"))
+    source.save(tmp_path / "b.slic", model="tiny", icc_profile=b"", exif=b"")
+    assert set(stanhlic.extras(tmp_path / "b.slic")) == {"alpha"}
+
+
+def test_a_file_cut_before_its_alpha_is_opaque_and_says_so():
+    data = stanhlic.encode(np.dstack([np.full((64, 64, 3), 90, np.uint8), np.arange(64, dtype=np.uint8)[None].repeat(64, 0)]), model="progressive-compact")
+    base = unpack_prefix(data).ends[1]
+    with pytest.warns(CutFileWarning, match="alpha channel of the picture is not there yet"): image = Image.open(io.BytesIO(data[:base])); image.load()
+    assert image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255)

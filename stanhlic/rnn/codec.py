@@ -223,7 +223,7 @@ class RnnDecoder(StreamDecoder):
     @property
     def note(self) -> str | None:
         """One line if layers are missing or damaged, else None."""
-        return None if self.layers == self.declared else _shortfall(self)
+        return None if self._found is None or self._found.complete else _shortfall(self)
 
     def image(self, layers: int = None) -> np.ndarray:
         """Picture after `layers` layers, by default all that have arrived and are sound, uint8 [H, W, 3].
@@ -261,20 +261,16 @@ def _decode_layer(d: RnnDecoder, k: int):
     d._states, d._x_hat = s, x_hat; d._pictures.append(picture)
 
 # %% ../../nbs/rnn/04_codec.ipynb #0fe133e6
-def _ends(found: Prefix, *further: int) -> np.ndarray:
-    "Offsets at which the chunks of a file end: those that are there, then further ones of known sizes"
-    start = len(pack(found.header, [])) - 1 + len(write_varint(found.count))
-    return start + np.cumsum([len(write_varint(n)) + n + 4 for n in (*map(len, found.chunks), *further)])
-
 def _shortfall(d: RnnDecoder) -> str:
     "What is missing or damaged, and what is shown nevertheless"
     have, found = d.layers, d._found
+    if have == d.declared: return found.lacks or f"the picture is whole, but its {' and '.join(found.absent)} {'is damaged' if found.damaged else 'is cut off'}"
     shown = f"{'the layer before it is' if have == 1 else f'the {have} layers before it are'} shown"
     if found.damaged: return f"layer {have + 1} fails its checksum" + (f": {shown}; fetch the file again for the rest" if have else ", so there is no picture; fetch the file again")
-    if have: return f"the file is cut inside layer {have + 1} of {d.declared}; {shown}"
+    if have: return f"the file is cut inside layer {have + 1} of {d.declared}; {shown}" + (f"; {found.lacks}" if found.lacks else "")
     coming = [found.declared] if found.declared else []
     unknown = found.count // d.declared - len(found.chunks) - len(coming)  # chunks of layer 1 whose size has not arrived
-    n = _ends(found, *coming, *[1] * unknown)[-1] - len(d.data)           # none is empty
+    n = found.at + sum(len(write_varint(n)) + n + 4 for n in (*coming, *[1] * unknown)) - len(d.data)  # none is empty
     if unknown: return f"no picture yet: layer 1 needs at least {n} more bytes"
     return f"no picture yet: {n} more byte{' completes' if n == 1 else 's complete'} layer 1"
 
@@ -309,7 +305,7 @@ def cuts(
 ) -> list:        # bytes
     """Lengths at which a beginning of the file ends with a layer, for all layers that are present and sound."""
     found, _, each, have = _layered(data)
-    return [int(n) for n in _ends(found)[each - 1::each][:have]]
+    return list(found.ends[each::each][:have])
 
 # %% ../../nbs/rnn/04_codec.ipynb #5b1f0cb3
 def truncate(
@@ -323,7 +319,7 @@ def truncate(
     if (layers is None) == (num_bytes is None): raise StanhlicError("give exactly one of layers and num_bytes")
     found, there, each, have = _layered(data)
     h = found.header
-    make = lambda n: pack(Header(h.kind, h.fingerprint, h.height, h.width, bytes([n])), found.chunks[:n * each])
+    make = lambda n: pack(Header(h.kind, h.fingerprint, h.height, h.width, bytes([n])), found.chunks[:n * each], found.extras, each)
     if layers is not None:
         if check_layers(layers, there, "file") > have: raise (DamagedFile if found.damaged else CutFile)(f"the file is {'damaged' if found.damaged else 'cut'} in layer {have + 1}, so {layers} cannot be kept; fetch it again")
         return make(layers)
@@ -345,6 +341,7 @@ class RnnCodec(Codec):
         self._hdec = copy.deepcopy(model.hdec).cpu().double() if model.config.hyperprior else None
 
     layers = property(lambda self: self.model.config.layers, doc="Layers of the model.")
+    first = property(lambda self: 2 if self._hdec else 1, doc="Chunks of a layer.")
     dial = property(lambda self: f"{self.layers} layer{'s' * (self.layers > 1)}")
     memory = property(lambda self: PER_PIXEL * self.model.config.width, doc="Bytes of memory that a pixel takes.")
 
