@@ -186,7 +186,7 @@ def test_no_codec_is_told_apart_by_what_it_lacks():
 def batch(picture): return torch.cat([to_tensor(np.ascontiguousarray(picture[:64, :128])), to_tensor(np.ascontiguousarray(picture[64:128, 32:160]))])
 
 
-@pytest.mark.parametrize("name, wanted", [(SHIPPED[0], dict(quality=30.0)), (SHIPPED[1], dict(layers=2)), (SHIPPED[2], dict(quality=20.0))])
+@pytest.mark.parametrize("name, wanted", [("stanh-compact", dict(quality=30.0)), ("rnn-compact", dict(layers=2)), ("progressive-compact", dict(quality=20.0))])
 def test_models_compress_batches(name, wanted, picture):
     codec, x = load_codec(name, "cpu"), batch(picture)
     model = codec.model.train()

@@ -291,18 +291,18 @@ def test_processes(monkeypatch):
 def test_a_folder_in_two_processes_stopped_and_resumed(models, photo, tmp_path):
     """Ctrl-C leaves whole files and says how to go on; going on gives what one process gives, in its order."""
     (tmp_path / "in").mkdir()
-    for i in range(12): (tmp_path / "in" / f"{i:02d}.png").write_bytes(photo.read_bytes())
+    for i in range(48): (tmp_path / "in" / f"{i:02d}.png").write_bytes(photo.read_bytes())
     command = [sys.executable, "-m", "stanhlic", "compress", tmp_path / "in", "--out", tmp_path / "out", "--model", "tiny", "--jobs", "2"]
     with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
-        assert p.stdout.readline().startswith("1 of 12: ")
+        assert p.stdout.readline().startswith("1 of 48: ")
         os.killpg(p.pid, signal.SIGINT)  # as a terminal does: to all processes
         out, err = p.communicate()
     assert p.returncode == 130 and "--skip-existing goes on" in err and "Traceback" not in err
     left = sorted((tmp_path / "out").iterdir())
-    assert 1 <= len(left) <= 12 and {p.suffix for p in left} == {".slic"} and len({p.read_bytes() for p in left}) == 1
+    assert 1 <= len(left) <= 48 and {p.suffix for p in left} == {".slic"} and len({p.read_bytes() for p in left}) == 1
     done = subprocess.run([*map(str, command), "--skip-existing", "--json"], capture_output=True, text=True)
     rows = json.loads(ok(done))
-    assert [Path(r["output"]).name for r in rows] == [f"{i:02d}.slic" for i in range(12)] and [r.get("skipped", False) for r in rows] == [p in left for p in (tmp_path / "out" / f"{i:02d}.slic" for i in range(12))]
+    assert [Path(r["output"]).name for r in rows] == [f"{i:02d}.slic" for i in range(48)] and [r.get("skipped", False) for r in rows] == [p in left for p in (tmp_path / "out" / f"{i:02d}.slic" for i in range(48))]
     assert {p.read_bytes() for p in (tmp_path / "out").iterdir()} == {left[0].read_bytes()}
 
 
