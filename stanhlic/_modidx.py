@@ -635,6 +635,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'stanhlic.refine.loss_of': ('ground/refine.html#loss_of', 'stanhlic/refine.py'),
                                  'stanhlic.refine.part': ('ground/refine.html#part', 'stanhlic/refine.py'),
                                  'stanhlic.refine.refine': ('ground/refine.html#refine', 'stanhlic/refine.py'),
+                                 'stanhlic.refine.relative': ('ground/refine.html#relative', 'stanhlic/refine.py'),
                                  'stanhlic.refine.schedule': ('ground/refine.html#schedule', 'stanhlic/refine.py'),
                                  'stanhlic.refine.tabulated': ('ground/refine.html#tabulated', 'stanhlic/refine.py'),
                                  'stanhlic.refine.tiles': ('ground/refine.html#tiles', 'stanhlic/refine.py'),

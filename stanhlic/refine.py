@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HARD', 'LEAST', 'RIM', 'ROOM', 'check_effort', 'iterations', 'Choice', 'between', 'between_integers', 'cost_of',
-           'gaussian_cost', 'factorized_cost', 'tabulated', 'code_gaussian', 'code_factorized', 'schedule', 'anneal',
-           'tiles', 'part', 'Relaxation', 'loss_of', 'true_loss', 'gradients', 'refine']
+           'gaussian_cost', 'factorized_cost', 'tabulated', 'code_gaussian', 'code_factorized', 'schedule', 'relative',
+           'anneal', 'tiles', 'part', 'Relaxation', 'loss_of', 'true_loss', 'gradients', 'refine']
 
 # %% ../nbs/ground/11_refine.ipynb #43f94439
 import contextlib, math
@@ -67,6 +67,7 @@ def between(
     w = choose(t)
     return tuple(low + w * (high - low) for low, high in (levels, costs))
 
+# %% ../nbs/ground/11_refine.ipynb #85580255
 def between_integers(
     choose: Choice,
     v: torch.Tensor,       # any shape
@@ -92,6 +93,7 @@ def gaussian_cost(
     """Bits of the unit cell around k under a centered Gaussian."""
     return cost_of(gaussian_mass(k - 0.5, k + 0.5, scale))
 
+# %% ../nbs/ground/11_refine.ipynb #8c203342
 def factorized_cost(
     prior: torch.nn.Module,  # factorized prior of C channels
     k: torch.Tensor,         # integers about the medians [1, C, h, w]
@@ -100,6 +102,7 @@ def factorized_cost(
     v = (k + prior.medians())[0].flatten(1)[:, None]
     return cost_of(prior.mass(v - 0.5, v + 0.5)).view(k.shape)
 
+# %% ../nbs/ground/11_refine.ipynb #c373ee88
 def tabulated(
     scale: torch.Tensor,  # σ as a network gives it
     table: torch.Tensor,  # [64] scales for which there are tables
@@ -108,6 +111,7 @@ def tabulated(
     scale = lower_bound(scale, SCALE_MIN)
     return scale + (table.to(scale)[scale_indexes(scale.detach()).long()] - scale).detach()
 
+# %% ../nbs/ground/11_refine.ipynb #d8a89801
 def code_gaussian(
     choose: Choice,
     v: torch.Tensor,      # value minus mean
@@ -117,6 +121,7 @@ def code_gaussian(
     scale = tabulated(scale, scale_middles())
     return between_integers(choose, v, lambda k: gaussian_cost(k, scale))
 
+# %% ../nbs/ground/11_refine.ipynb #cdb443b5
 def code_factorized(
     choose: Choice,
     z: torch.Tensor,         # [1, C, h, w]
@@ -133,31 +138,42 @@ def schedule(
     steps: int,   # at least 1
 ) -> tuple:       # first step in levels; noise; first and last temperature
     """How long the steps of a descent are, how noisy, and how warm."""
-    return min(0.15, max(0.05, 0.55 / math.sqrt(steps))), min(1.0, max(0.0, (math.log2(steps) - 4) / 6)), *((0.5, 0.3) if steps < 16 else (0.4, 0.15))
+    cold = min(0.3, max(0.15, 0.8 / math.sqrt(steps)))
+    return min(0.17, max(0.05, 0.55 / math.sqrt(steps))), min(1.0, max(0.0, (math.log2(steps) - 3) / 7)), 0.3 + 2 / 3 * cold, cold
 
+# %% ../nbs/ground/11_refine.ipynb #8327d00d
+def relative(
+    now: torch.Tensor,    # J of each picture [n]
+    start: torch.Tensor,  # the same at the start [n]
+) -> float:
+    """Mean J in units of the start; infinite if that of one picture is worse than there."""
+    share = now / start
+    return float(share.mean()) if (share <= 1).all() else math.inf
+
+# %% ../nbs/ground/11_refine.ipynb #a7b27a02
 def anneal(
     latents: list,        # tensors to start from
     units: list,          # distance of neighboring levels in each
-    loss: Callable,       # (latents, choice) -> bits plus λ times distortion, scalar
+    loss: Callable,       # (latents, choice) -> bits plus λ times distortion of each picture, [n]
     steps: int,
     seed: int = 0,
     told: Callable = None,  # called after each step
 ) -> list:                # latents of the best firm choices met, the start among them
     """Refine latents by stochastic Gumbel annealing; the same seed gives the same numbers."""
-    def firm(values):
-        with torch.no_grad(): return float(loss(values, HARD))
-    best, least = latents, firm(latents)
+    with torch.no_grad(): start = loss(latents, HARD)
+    best, least = latents, 1.0
     values, rng, (first, noise, warm, cold) = [t.clone().requires_grad_() for t in latents], torch.Generator().manual_seed(seed), schedule(max(1, steps))
     moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in values]
     for i in range(1, steps + 1):
         fall = (i - 1) / steps
-        grads = torch.autograd.grad(loss(values, Choice(warm * (cold / warm) ** fall, noise, rng)), values)
+        grads = torch.autograd.grad((loss(values, Choice(warm * (cold / warm) ** fall, noise, rng)) / start).mean(), values)
         for v, u, g, (m, s) in zip(values, units, grads, moments):
             m.lerp_(g, 1 - _FIRST); s.lerp_(g * g, 1 - _SECOND)
             step = first * u * 0.5 * (1 + math.cos(math.pi * fall)) / (1 - _FIRST ** i)
-            v.data.addcdiv_(m, (s / (1 - _SECOND ** i)).sqrt_().add_(1e-12), value=-step)
+            v.data.addcdiv_(m, (s / (1 - _SECOND ** i)).sqrt_().add_(1e-20), value=-step)
         if i == steps or i % max(4, steps // 8) == 0 and 2 * i >= steps:
-            if (now := firm(values)) < least: best, least = [v.detach().clone() for v in values], now
+            with torch.no_grad(): now = relative(loss(values, HARD), start)
+            if now < least: best, least = [v.detach().clone() for v in values], now
         if told: told()
     return best
 
@@ -175,6 +191,7 @@ def tiles(
     spans = lambda end: [((a, min(a + side, end)), (max(0, a - RIM), min(a + side + RIM, end))) for a in range(0, end, side)]
     return [((*v, *h), (*wide_v, *wide_h)) for v, wide_v in spans(height) for h, wide_h in spans(width)]
 
+# %% ../nbs/ground/11_refine.ipynb #137f6770
 def part(
     t: torch.Tensor,  # a map of the padded picture
     box: tuple,       # of pixels, multiples of 64
@@ -201,25 +218,26 @@ def loss_of(
     stops: list,        # of a `Relaxation`
     x: torch.Tensor,    # [1, 3, H, W] in [0, 1]; pictures may be larger, by their padding
     hard: bool = False, # clip and round pictures to 8 bits
-) -> torch.Tensor:      # bits
-    """J of a tile: the mean over its stops of bits plus λ times squared error."""
-    total, (h, w) = 0.0, x.shape[-2:]
+) -> torch.Tensor:      # bits [stops]
+    """J of each stop in a tile: bits plus λ times squared error."""
+    total, (h, w) = [], x.shape[-2:]
     for (count, picture), (_, lmbda) in zip(found, stops):
         picture = picture[..., :h, :w]
         if hard: picture = (picture.clamp(0, 1) * 255).round() / 255
-        total = total + count + lmbda * 255 ** 2 / 3 * (picture - x).square().sum()
-    return total / len(stops)
+        total.append(count + lmbda * 255 ** 2 / 3 * (picture - x).square().sum())
+    return torch.stack(total)
 
 # %% ../nbs/ground/11_refine.ipynb #dafa5f66
 def true_loss(
     codec,       # a `Codec`
     a,           # an analyzed picture
     stops: list, # of a `Relaxation`
-) -> float:      # bits
-    """J by files: the mean over the stops of their bits plus λ times the squared error of their pictures."""
+) -> torch.Tensor: # bits [stops]
+    """J by files: bits of each stop plus λ times the squared error of its picture."""
     error = lambda n: float(np.square(codec.picture(a, n).astype(np.float64) - a.image).sum()) / 3
-    return sum(8 * codec.size(a, n) + lmbda * error(n) for n, lmbda in stops) / len(stops)
+    return torch.tensor([8 * codec.size(a, n) + lmbda * error(n) for n, lmbda in stops], dtype=torch.float64)
 
+# %% ../nbs/ground/11_refine.ipynb #4d997d6f
 @contextlib.contextmanager
 def gradients(model: torch.nn.Module):
     """Gradients inside `exact`, and none for the weights of a model."""
@@ -239,25 +257,26 @@ def refine(
     seed: int = 0,
     told: Callable = None,  # called with the share of the work that is done, 0 to 1
 ):                          # an analyzed picture
-    """The same picture with latents refined for a position: never worse there by the true loss, `a` itself if nothing better was found.
+    """The same picture with latents refined for a position: at no stop worse by the true loss, `a` itself if nothing better was found.
 
     Raises `StanhlicError` where a codec cannot, and `NotEnoughMemory`."""
     with exact():
         with gradients(codec.model):
             r = codec.relaxation(a, n)
-            height, width = a.x.shape[-2:]
+            height, width = a.sides
             cut = tiles(height, width, ROOM / r.memory)
-            check_memory(r.memory * max((b - t) * (d - c) for _, (t, b, c, d) in cut), "refining a picture", "use effort 0", codec.device)
-            x, latents, done = a.x[..., :a.height, :a.width].clone(), [t.detach().clone() for t in r.latents], 0
+            check_memory(r.memory * max((b - t) * (d - c) for _, (t, b, c, d) in cut), "refining a picture", "use effort 0", codec.device, codec.max_memory)
+            latents, done = [t.detach().clone() for t in r.latents], 0
             def tell():
                 nonlocal done
                 done += 1
                 if told: told(done / (steps * len(cut)))
             for box, wide in cut:
-                crop, here = (lambda t, wide=wide: part(t, wide, height)), x[..., wide[0]:wide[1], wide[2]:wide[3]]
+                crop = lambda t, wide=wide: part(t, wide, height)
+                here = a.part(slice(wide[0], min(wide[1], a.height)), slice(wide[2], min(wide[3], a.width)))
                 loss = lambda values, choose, crop=crop, here=here: loss_of(r.forward(values, choose, crop), r.stops, here, choose.tau == 0)
                 found = anneal([crop(t).clone() for t in latents], r.units, loss, steps, seed, tell)
                 inner = tuple(s - o for s, o in zip(box, (wide[0], wide[0], wide[2], wide[2])))
                 for t, f in zip(latents, found): part(t, box, height).copy_(part(f, inner, wide[1] - wide[0]))
         b = r.adopt(latents)
-        return b if true_loss(codec, b, r.stops) < true_loss(codec, a, r.stops) else a
+        return b if relative(true_loss(codec, b, r.stops), true_loss(codec, a, r.stops)) < 1 else a

@@ -299,6 +299,7 @@ def lambdas_of(
     if not found: raise StanhlicError("the weights do not say for which λ they were trained, and more effort needs it; leave effort at 0")
     return tuple(found[-1])
 
+# %% ../../nbs/progressive/04_codec.ipynb #596fc05b
 def masks_of(
     a: ProgressiveAnalysis,
     count: int,              # elements
@@ -349,10 +350,12 @@ def with_latents(self: ProgressiveAnalysis, latents: list) -> ProgressiveAnalysi
     with exact(): other._code(z, y_base, lambda base: residual)
     return other
 
+# %% ../../nbs/progressive/04_codec.ipynb #9d58c84c
 def relaxation(self: ProgressiveCodec, a: ProgressiveAnalysis, n: int) -> Relaxation:
     """What is needed to refine the latents for a position; raises `StanhlicError` for a model that does not say its λ."""
     ends = lambdas_of(self.provenance)
-    stops = [(0, ends[0]), (n, between_weight(share_quality(n, a.elements), ends))][:1 + (n > 0)]
+    lmbda = between_weight(share_quality(n, a.elements), ends)
+    stops = [(0, lmbda), (n, lmbda)][:1 + (n > 0)]
     latents = [a.z, a.y_base, a.target][:2 + (n > 0)]
     return Relaxation(latents, [1.0] * len(latents), stops, relax(self, masks_of(a, n)), a.with_latents, self.memory / PER_PIXEL * _PER_REFINED_PIXEL)
 

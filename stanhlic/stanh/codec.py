@@ -230,7 +230,7 @@ def between_levels(
     return value + (v - v.clamp(c[0], c[-1])), cost
 
 # %% ../../nbs/stanh/04_codec.ipynb #3d8ef2ef
-_PER_REFINED_PIXEL = 26  # bytes of memory for each pixel and each channel of the outermost layer while gradients are computed
+_PER_REFINED_PIXEL = 50  # bytes of memory for each pixel and each channel of the outermost layer while gradients are computed
 
 def relax(codec: "StanhCodec", n: int) -> tuple:
     """Network at a position, distances of neighboring levels of y and z, and the function from relaxed latents to bits and picture."""
