@@ -130,6 +130,7 @@ def test_layers_beyond_the_refined_ones_follow(picture):
     assert codec.encode(b, layers=1) == codec.encode(picture, layers=1, effort=2)
 
 
+@pytest.mark.filterwarnings("ignore:the file is cut")
 @pytest.mark.parametrize("share", [0, 1e-3, 5, 100])
 def test_a_progressive_file_of_any_length(picture, share):
     codec = progressive()
