@@ -13,7 +13,7 @@ from ..images import atomic_write
 from ..metrics import bpp, psnr
 from ..zoo import load_codec
 
-MODELS = {"stanh-zou22-compact": (10, 50, 90), "progressive-compact": (0, 10, 100), "rnn-compact": (0, 100)}
+MODELS = {"stanh-zou22-compact": (10, 50, 90), "progressive-compact": (1, 10, 100), "rnn-compact": (0, 100)}
 FORMS = ("fp32", "bf16")
 
 
@@ -27,17 +27,19 @@ def compare(
     name: str,         # model
     pictures: list,    # [(name, uint8 [H, W, 3]), ...]
     qualities: tuple,
-) -> list:             # rows: model, quality, wrote, read, bpp, dB, and processor seconds to encode and decode, means over the pictures
+) -> list:             # rows: model, quality, wrote, read, bpp, dB, and processor seconds of analysis, writing and decoding, means over the pictures
     """Rate and PSNR of each quality for both precisions of the encoder and of the decoder."""
     codecs, sums = {form: load_codec(name, "cpu", form) for form in FORMS}, {}
-    for (_, picture), quality, wrote in tqdm(list(itertools.product(pictures, qualities, FORMS)), desc=name, disable=len(pictures) < 2):
-        data, encode = _seconds(codecs[wrote].encode, picture, quality)
-        for read in FORMS:
-            shown, decode = _seconds(codecs[read].decode, data)
-            row = (bpp(len(data), *picture.shape[:2]), psnr(picture, shown), encode, decode)
-            sums[quality, wrote, read] = [a + b for a, b in zip(sums.get((quality, wrote, read), (0,) * 4), row)]
+    for (_, picture), wrote in tqdm(list(itertools.product(pictures, FORMS)), desc=name, disable=len(pictures) < 2):
+        analysis, analyze = _seconds(codecs[wrote].analyze, picture)
+        for quality in qualities:
+            data, write = _seconds(codecs[wrote].encode, analysis, quality)
+            for read in FORMS:
+                shown, decode = _seconds(codecs[read].decode, data)
+                row = (bpp(len(data), *picture.shape[:2]), psnr(picture, shown), analyze, write, decode)
+                sums[quality, wrote, read] = [a + b for a, b in zip(sums.get((quality, wrote, read), (0,) * 5), row)]
     mean = lambda values: [round(v / len(pictures), 4) for v in values]
-    return [dict(model=name, quality=q, wrote=w, read=r, **dict(zip(("bpp", "psnr", "encode_s", "decode_s"), mean(v)))) for (q, w, r), v in sums.items()]
+    return [dict(model=name, quality=q, wrote=w, read=r, **dict(zip(("bpp", "psnr", "analyze_s", "write_s", "decode_s"), mean(v)))) for (q, w, r), v in sums.items()]
 
 
 def costs(
