@@ -231,6 +231,7 @@ def truncate(
     if num_bytes < least: raise StanhlicError(f"{num_bytes} bytes hold no picture: header and base of this file take {least}; keep at least that many")
     if num_bytes >= len(data): return data
     cut = unpack_prefix(data[:num_bytes])
+    if not cut.chunks: raise DamagedFile("the header and the base of the file disagree; it is damaged, fetch it again")
     start = cut.at + len(write_varint(cut.declared))
     kept = b"" if cut.name or start >= num_bytes else seal(data[start:num_bytes], seed_of(cut.header.params, cut.chunks[0]))
     return data[:start] + kept if kept else data[:cut.at]
