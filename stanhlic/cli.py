@@ -376,11 +376,11 @@ def _info(
     _say("\n".join(f"{k:<12} {v}" for k, v in told.items() if v != ""))
 
 def _cuttable(header):
-    "The codec class of a file that may be cut, or one line"
-    from stanhlic.codec import codec_class
-    if not codec_class(header.kind).truncatable:
+    "How files of this kind are cut, or one line"
+    from stanhlic.zoo import file_rules
+    if not file_rules(header.kind).TRUNCATABLE:
         raise StanhlicError(f"a {header.kind} file is all or nothing and cannot be cut; compress the picture again at another quality, or with an rnn or progressive model")
-    return codec_class(header.kind)
+    return file_rules(header.kind)
 
 def _one_cut(**given):
     "The size that was asked for, exactly one"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAGIC', 'KINDS', 'VERSIONS', 'MAX_SIDE', 'MAX_PIXELS', 'MAX_PARAMS', 'MAX_CHUNKS', 'EXTRAS', 'SHOWN', 'MAX_EXTRAS',
            'HAS_EXTRAS', 'Header', 'arrange', 'pack', 'read_header', 'Prefix', 'unpack_prefix', 'unpack',
-           'write_extras', 'extras', 'describe']
+           'write_extras', 'extras', 'describe', 'segment_bytes', 'guard', 'Guarded', 'unguard', 'seal']
 
 # %% ../nbs/ground/05_container.ipynb #007896b7
 import io, warnings, zlib
@@ -29,7 +29,6 @@ MAX_CHUNKS = 65_536
 EXTRAS = {1: "icc", 2: "alpha", 3: "exif", 4: "xmp"}  # by their numbers in a file
 SHOWN = ("icc", "alpha")      # without these a picture is shown wrong
 MAX_EXTRAS = 16
-
 
 # %% ../nbs/ground/05_container.ipynb #6fe520bb
 @dataclass(frozen=True)
@@ -295,3 +294,60 @@ def describe(
         chunks=[len(chunk) for chunk in found.chunks], count=found.count, extras={name: len(payload) for name, payload in found.extras.items()}, absent=found.absent,
         partial=len(found.tail), declared=found.declared, damaged=found.damaged, complete=found.complete,
         bytes=len(data), bpp=8 * len(data) / (header.height * header.width))
+
+# %% ../nbs/ground/05_container.ipynb #c372ef54
+def segment_bytes(
+    start: int,  # bytes of the stream before it
+) -> int:
+    """Length of a segment."""
+    return min(max(256, start // 32), 4096)
+
+# %% ../nbs/ground/05_container.ipynb #8b2bea35
+def guard(
+    stream: bytes,
+    seed: int,       # CRC-32 of what must have come before
+) -> bytes:          # the stream with two bytes of check behind each segment but the last
+    """Put checks into a stream. What ends it, a checksum or a check, is for the caller to add."""
+    parts, at, crc = [], 0, seed
+    while len(stream) - at > (n := segment_bytes(at)):
+        crc = zlib.crc32(stream[at:at + n], crc)
+        parts += [stream[at:at + n], crc.to_bytes(4, "little")[:2]]
+        at += n
+    return b"".join([*parts, stream[at:]])
+
+# %% ../nbs/ground/05_container.ipynb #3380aaba
+class Guarded(NamedTuple):
+    """What has arrived of a guarded stream."""
+    stream: bytes   # without its checks
+    checked: int    # bytes of it that are known to be right
+    end: int        # bytes of the guarded stream up to the last check that passed
+    crc: int        # of the checked bytes
+    sound: bool     # no check failed
+
+def unguard(
+    data: bytes,  # a guarded stream, perhaps cut
+    seed: int,    # as for `guard`
+) -> Guarded:
+    """Take the checks out of a stream, up to the first that fails."""
+    parts, at, end, crc, sound = [], 0, 0, seed, True
+    while sound and len(data) - end > (n := segment_bytes(at)):
+        part, stored = data[end:end + n], data[end + n:end + n + 2]
+        after = zlib.crc32(part, crc)
+        if after.to_bytes(4, "little")[:len(stored)] != stored: sound = False
+        elif len(stored) < 2: break
+        else: parts.append(part); at, end, crc = at + n, end + n + 2, after
+    rest = data[end:end + segment_bytes(at)] if sound else b""
+    if len(rest) > 2 and end + len(rest) == len(data) and zlib.crc32(rest[:-2], crc).to_bytes(4, "little")[:2] == rest[-2:]:
+        rest, end, crc = rest[:-2], len(data), zlib.crc32(rest[:-2], crc)
+        at += len(rest)
+    return Guarded(b"".join([*parts, rest]), at, end, crc, sound)
+
+# %% ../nbs/ground/05_container.ipynb #6d0c3683
+def seal(
+    data: bytes,   # the beginning of a guarded stream
+    seed: int,     # as for `guard`
+) -> bytes:        # not longer, ending with a check
+    """Shorten a stream so that all of it is checked; what fails its checks is left out."""
+    found = unguard(data, seed)
+    rest = data[found.end:min(found.end + segment_bytes(found.checked), len(data)) - 2] if found.sound else b""
+    return data[:found.end] + (rest + zlib.crc32(rest, found.crc).to_bytes(4, "little")[:2] if rest else b"")

@@ -1,5 +1,6 @@
 """What the package refuses, as exceptions that a caller can catch and the command line can print. Each message says what is wrong and what to do."""
 import contextlib
+import numbers
 import re
 from collections.abc import Iterator
 
@@ -39,6 +40,18 @@ class NotEnoughMemory(StanhlicError):
 
 class CutFileWarning(UserWarning):
     """A file ends before its last layer; the complete layers were decoded."""
+
+
+def check_layers(
+    layers,              # asked for; None: all
+    there: int,          # how many exist
+    what: str = "model", # what has them
+) -> int:
+    """Number of layers; raises `StanhlicError` for anything but a whole number, and for more than there are."""
+    if layers is None: return there
+    if isinstance(layers, bool) or not isinstance(layers, numbers.Integral): raise StanhlicError(f"{str(layers)[:40]} is not a number of layers; give a whole number from 1 to {there}")
+    if not 1 <= layers <= there: raise StanhlicError(f"{layers} layers asked for, the {what} has {there}; choose 1 to {there}")
+    return int(layers)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """A codec from any model that has a name here, and what a file holds, read with the help of its model."""
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 import stanhlic
 from stanhlic import DEFAULT_MODEL
 from .container import Header, describe, read_header, unpack, unpack_prefix
-from .errors import WrongModel
+from .errors import StanhlicError, WrongModel
 from .modelfile import find_model, inspect_weights, list_models, load_weights, model_path  # noqa: F401  names are looked up there
 
 def load_codec(
@@ -39,25 +41,34 @@ def model_for(
     if held["system"] != header.kind: raise WrongModel(f"the file says {header.kind}, but its model {held['name']} belongs to system {held['system']}; the file is damaged or forged")
     return held
 
+def file_rules(
+    kind: str,        # as a header has it
+) -> ModuleType:      # `TRUNCATABLE` and `describe_params`; where files may be cut, `cuts`, `truncate` and `note` too
+    """What can be said and done about the files of a codec without its networks; raises `StanhlicError` if this installation lacks it."""
+    try: return importlib.import_module(f"stanhlic.{kind}.file")
+    except ModuleNotFoundError as e: raise StanhlicError(f"this stanhlic has no {kind} codec; upgrade stanhlic") from e
+
 def sound_header(
     data: bytes,  # a `.slic` file, perhaps cut
 ) -> Header:
     """Header of a file that can give a picture; raises as `unpack` does if a file that must be whole is not. Needs no model."""
-    if not unpack_prefix(data).complete:
-        from .codec import codec_class
-        if not codec_class(read_header(data).kind).truncatable: unpack(data)
+    if not unpack_prefix(data).complete and not file_rules(read_header(data).kind).TRUNCATABLE: unpack(data)
     return read_header(data)
 
 def describe_file(
     data: bytes,  # a `.slic` file, perhaps cut
 ) -> dict:        # plain values: what the container holds, the model's name (None if it is not known here), a note or None, and the codec's own parameters
-    """What a file holds. Raises `StanhlicError` as `sound_header` does."""
+    """What a file holds; no network is loaded. Raises `StanhlicError` as `sound_header` does."""
     header, found = sound_header(data), describe(data)
-    try: name = find_model(header.fingerprint)["name"]
-    except WrongModel: return found | {"model": None}
-    codec = codec_for(header, device="cpu")
-    note = None if found["complete"] else codec.decoder().feed(data).note or "the file is cut; the parameters below are those of the whole file"
-    return found | {"model": name, "note": note} | codec.describe(header)
+    try: model = model_for(header)
+    except WrongModel:
+        if header.fingerprint.hex() in (m["fingerprint"] for m in list_models()): raise
+        return found | {"model": None}
+    rules = file_rules(header.kind)
+    try:
+        note = None if found["complete"] else rules.note(unpack_prefix(data), len(data)) or "the file is cut; the parameters below are those of the whole file"
+        return found | {"model": model["name"], "note": note} | rules.describe_params(header, model["config"])
+    except (KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as e: raise StanhlicError(f"the configuration of {model['name']} is not that of a model; save the model again") from e
 
 def import_progressive(
     path: str | Path,  # the authors' .pth.tar

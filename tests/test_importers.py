@@ -15,7 +15,8 @@ from stanhlic.images import to_array, to_tensor
 from stanhlic.stanh.importers import import_stanh, import_zou22
 from stanhlic.modelfile import read_checkpoint
 from stanhlic.stanh.codec import StanhCodec
-from stanhlic.stanh.model import PUBLISHED, Position, StanhModel, rounding_point
+from stanhlic.stanh.file import Position
+from stanhlic.stanh.model import PUBLISHED, StanhModel, rounding_point
 
 SMALL = Zou22Config(width=32, latent=48, slices=2, support=1, context=(16,), heads=2, units=1)
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 4, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)  # 128 x 64

@@ -111,3 +111,38 @@ def test_gradients_may_be_off_or_on_and_stay_so(picture):
             before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
             assert codec.encode(picture) == data and np.array_equal(codec.decode(data), load_codec("stanh-zou22-compact", "cpu").decode(data))
             assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+
+
+# %% what a command needs
+
+@pytest.mark.parametrize("name", MODELS)
+def test_info_and_truncate_need_no_torch_and_no_network(name, picture, tmp_path):
+    data = load_codec(name, "cpu").encode(picture)
+    for part, path in ((data, tmp_path / "a.slic"), (data[:-5], tmp_path / "b.slic")): path.write_bytes(part)
+    cut = name != "stanh-zou22-compact"
+    commands = [["info", "a.slic"], ["info", "a.slic", "--json"], *([["info", "b.slic"], ["truncate", "a.slic", "c.slic", "--bytes", str(len(data) - 1)]] if cut else [])]
+    for words in commands:
+        probe = f"""
+            import sys; sys.argv = {['stanhlic', *words]!r}
+            from stanhlic.cli import main
+            try: main()
+            except SystemExit as e: assert not e.code
+            loaded = [m for m in ("torch", "safetensors", "stanhlic.codec", "stanhlic.backbone") if m in sys.modules]
+            assert not loaded, loaded"""
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(probe)], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0 and (name in done.stdout or words[0] == "truncate"), done.stderr[-500:]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_a_file_says_without_its_network_is_what_its_codec_says(name, picture):
+    from stanhlic.container import read_header, unpack_prefix
+    from stanhlic.zoo import describe_file, file_rules
+    codec = load_codec(name, "cpu")
+    for quality in (0, 37, 100):
+        data = codec.encode(picture, quality)
+        said = describe_file(data)
+        assert codec.describe(read_header(data)).items() <= said.items() and said["model"] == name and said["note"] is None
+    if codec.truncatable:
+        for n in range(len(data) // 2, len(data), 97):
+            said, decoder = describe_file(data[:n]), codec.decoder().feed(data[:n])
+            assert file_rules(codec.kind).note(unpack_prefix(data[:n]), n) == decoder.note and said["note"] == (decoder.note or said["note"]) and said["note"]

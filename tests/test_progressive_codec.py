@@ -14,10 +14,11 @@ from stanhlic.errors import StanhlicError
 from stanhlic.images import Picture
 from stanhlic.sync import exact
 from stanhlic.progressive import stream as streams
-from stanhlic.progressive.codec import ProgressiveCodec, base_end
+from stanhlic.container import guard, seal, unguard
+from stanhlic.progressive.codec import ProgressiveCodec
+from stanhlic.progressive.file import base_end
 from stanhlic.progressive.model import random_model
 from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
-from stanhlic.progressive.stream import guard, seal, unguard
 from stanhlic.zoo import load_codec
 
 torch.set_num_threads(1)

@@ -13,8 +13,9 @@ from stanhlic.errors import StanhlicError
 from stanhlic.images import pad, to_array, to_tensor, unpad
 from stanhlic.metrics import psnr
 from stanhlic.stanh.codec import StanhCodec
-from stanhlic.stanh.model import (CORRECTED, PUBLISHED, Forms, Position, RatePoint, StanhModel, model_config,
-                                  position_of, quality_of, rounding_point)
+from stanhlic.stanh.file import Position, quality_of
+from stanhlic.stanh.model import (CORRECTED, PUBLISHED, Forms, RatePoint, StanhModel, model_config,
+                                  position_of, rounding_point)
 from stanhlic.modelfile import save_weights
 from stanhlic.zoo import load_codec
 

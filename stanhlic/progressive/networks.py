@@ -17,7 +17,7 @@ from ..backbone import (ZOU22, ZOU22_COMPACT, Zou22Config, analysis, hyper_analy
 from ..errors import StanhlicError
 from ..modelfile import check_sizes
 from ..priors import FactorizedPrior
-from .masking import RANKINGS
+from .file import RANKINGS
 
 # %% ../../nbs/progressive/01_networks.ipynb #78b1aaa6
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['REACH_Y', 'REACH_Z', 'LONGEST_HEADER', 'PER_PIXEL', 'with_escape', 'gaussian_tables', 'factorized_tables',
-           'write_block', 'read_block', 'channel_rows', 'layers_at', 'quality_of', 'Layer', 'Layers', 'check_value',
-           'RnnDecoder', 'check_header', 'check_params', 'cuts', 'truncate', 'RnnCodec', 'relax', 'relaxation',
-           'config_of']
+           'write_block', 'read_block', 'channel_rows', 'layers_at', 'Layer', 'Layers', 'check_value', 'RnnDecoder',
+           'check_header', 'RnnCodec', 'relax', 'relaxation', 'config_of']
 
 # %% ../../nbs/rnn/04_codec.ipynb #e5945c47
 import copy, itertools
@@ -15,13 +14,14 @@ from functools import lru_cache
 from typing import NamedTuple
 import numpy as np
 import torch
-from ..codec import MULTIPLE, Analysis, Codec, StreamDecoder, check_layers
-from ..container import Header, Prefix, pack, unpack_prefix
-from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, encode_integers, integer_tables, state_crc, write_varint
-from ..errors import CutFile, DamagedFile, StanhlicError
+from ..codec import MULTIPLE, Analysis, Codec, StreamDecoder
+from ..container import Header, Prefix, unpack_prefix
+from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, encode_integers, integer_tables, state_crc
+from ..errors import CutFile, DamagedFile, StanhlicError, check_layers
 from ..images import to_array, unpad
 from ..priors import FactorizedPrior, gaussian_mass, scale_indexes, scale_middles
 from ..refine import Relaxation, code_factorized, code_gaussian
+from .file import check_params, cuts, describe_params, note, quality_of, truncate
 from .model import RnnHyper, build_model, factorized_likelihood, gaussian_likelihood, scale_and_mean
 from ..sync import DESYNC, exact
 
@@ -93,12 +93,7 @@ def layers_at(
     if not 0 <= quality <= 100: raise StanhlicError(f"quality {quality:g} is outside 0 to 100; choose one in between")
     return 1 + int(quality / 100 * (there - 1) + 0.5)
 
-def quality_of(
-    layers: int,
-    there: int,      # layers of the model
-) -> float:
-    """Quality of a number of layers; the inverse of `layers_at`."""
-    return 100.0 if there == 1 else 100 * (layers - 1) / (there - 1)
+
 
 # %% ../../nbs/rnn/04_codec.ipynb #6c26fa6a
 class Layer(NamedTuple):
@@ -223,7 +218,7 @@ class RnnDecoder(StreamDecoder):
     @property
     def note(self) -> str | None:
         """One line if layers are missing or damaged, else None."""
-        return None if self._found is None or self._found.complete else _shortfall(self)
+        return None if self._found is None else note(self._found, len(self.data))
 
     def image(self, layers: int = None) -> np.ndarray:
         """Picture after `layers` layers, by default all that have arrived and are sound, uint8 [H, W, 3].
@@ -260,20 +255,6 @@ def _decode_layer(d: RnnDecoder, k: int):
     picture = to_array(unpad(x_hat, header.height, header.width))
     d._states, d._x_hat = s, x_hat; d._pictures.append(picture)
 
-# %% ../../nbs/rnn/04_codec.ipynb #0fe133e6
-def _shortfall(d: RnnDecoder) -> str:
-    "What is missing or damaged, and what is shown nevertheless"
-    have, found = d.layers, d._found
-    if have == d.declared: return found.lacks or f"the picture is whole, but its {' and '.join(found.absent)} {'is damaged' if found.damaged else 'is cut off'}"
-    shown = f"{'the layer before it is' if have == 1 else f'the {have} layers before it are'} shown"
-    if found.damaged: return f"layer {have + 1} fails its checksum" + (f": {shown}; fetch the file again for the rest" if have else ", so there is no picture; fetch the file again")
-    if have: return f"the file is cut inside layer {have + 1} of {d.declared}; {shown}" + (f"; {found.lacks}" if found.lacks else "")
-    coming = [found.declared] if found.declared else []
-    unknown = found.count // d.declared - len(found.chunks) - len(coming)  # chunks of layer 1 whose size has not arrived
-    n = found.at + sum(len(write_varint(n)) + n + 4 for n in (*coming, *[1] * unknown)) - len(d.data)  # none is empty
-    if unknown: return f"no picture yet: layer 1 needs at least {n} more bytes"
-    return f"no picture yet: {n} more byte{' completes' if n == 1 else 's complete'} layer 1"
-
 # %% ../../nbs/rnn/04_codec.ipynb #11187079
 LONGEST_HEADER = 64  # bytes; ours have 23 to 27
 
@@ -283,49 +264,6 @@ def check_header(codec: "RnnCodec", found: Prefix) -> None:
     codec.accept(h)
     check_params(h, codec.layers)
     if found.count != h.params[0] * (1 if codec._hdec is None else 2): raise DamagedFile(f"{found.count} chunks do not make {h.params[0]} layers; the file is damaged")
-
-def check_params(header: Header, there: int = 64) -> int:  # layers of the file
-    """Number of layers a header claims; raises `DamagedFile` if no model of `there` layers writes it."""
-    if len(header.params) != 1: raise DamagedFile(f"{len(header.params)} bytes of parameters where 1 belongs; the file is damaged")
-    if not 1 <= header.params[0] <= there: raise DamagedFile(f"the file claims {header.params[0]} layers, the model has {there}; the file is damaged")
-    return header.params[0]
-
-# %% ../../nbs/rnn/04_codec.ipynb #68510128
-def _layered(data):
-    "A file that may be cut, its layers, chunks of each, and layers that are present"
-    found = unpack_prefix(data)
-    if found.header.kind != "rnn": raise StanhlicError(f"a file of the codec {found.header.kind!r} has no layers to keep; give one of a layered model")
-    there = check_params(found.header)
-    each, rest = divmod(found.count, there)
-    if each not in (1, 2) or rest: raise DamagedFile(f"{found.count} chunks do not make {there} layers; the file is damaged")
-    return found, there, each, len(found.chunks) // each
-
-def cuts(
-    data: bytes,  # a layered `.slic` file, perhaps cut
-) -> list:        # bytes
-    """Lengths at which a beginning of the file ends with a layer, for all layers that are present and sound."""
-    found, _, each, have = _layered(data)
-    return list(found.ends[each::each][:have])
-
-# %% ../../nbs/rnn/04_codec.ipynb #5b1f0cb3
-def truncate(
-    data: bytes,            # a layered `.slic` file, perhaps cut
-    num_bytes: int = None,  # largest size of the new file,
-    layers: int = None,     # or layers to keep
-) -> bytes:                 # a complete file of fewer layers
-    """Keep the first layers of a file; give one of `num_bytes` and `layers`.
-
-    Raises `StanhlicError` if the file has fewer layers, if not even one fits, or if the file is of another codec."""
-    if (layers is None) == (num_bytes is None): raise StanhlicError("give exactly one of layers and num_bytes")
-    found, there, each, have = _layered(data)
-    h = found.header
-    make = lambda n: pack(Header(h.kind, h.fingerprint, h.height, h.width, bytes([n])), found.chunks[:n * each], found.extras, each)
-    if layers is not None:
-        if check_layers(layers, there, "file") > have: raise (DamagedFile if found.damaged else CutFile)(f"the file is {'damaged' if found.damaged else 'cut'} in layer {have + 1}, so {layers} cannot be kept; fetch it again")
-        return make(layers)
-    fits = [n for n in range(1, have + 1) if len(make(n)) <= num_bytes]
-    if not fits: raise StanhlicError(f"not one layer fits into {num_bytes} bytes; the first takes {len(make(1)) if have else 'more than the file has'}")
-    return make(fits[-1])
 
 # %% ../../nbs/rnn/04_codec.ipynb #97ce386e
 PER_PIXEL = 3100  # bytes of memory for each pixel at full width
@@ -379,8 +317,7 @@ class RnnCodec(Codec):
 
     def describe(self, header: Header) -> dict:
         """A file's own parameters, readable: layers, of how many, and their quality."""
-        n = check_params(header, self.layers)
-        return {"layers": n, "model_layers": self.layers, "quality": round(quality_of(n, self.layers), 3), "hyperprior": self.model.config.hyperprior}
+        return describe_params(header, vars(self.model.config))
 
 # %% ../../nbs/rnn/04_codec.ipynb #e06bdbf6
 _PER_REFINED_PIXEL = 2500  # bytes of memory for each pixel, layer and unit of width while gradients are computed

@@ -9,7 +9,8 @@ __all__ = ['factorized_likelihood', 'gaussian_likelihood', 'quantize', 'RnnHyper
 import torch
 import torch.nn as nn
 from ..backbone import add_noise, round_ste
-from ..codec import Coded, check_layers
+from ..codec import Coded
+from ..errors import check_layers
 from ..priors import SCALE_MIN, FactorizedPrior, gaussian_mass, lower_bound
 from .networks import Decoder, Encoder, HyperDecoder, HyperEncoder, RnnConfig
 
