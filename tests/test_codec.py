@@ -1,6 +1,8 @@
 """The contract of all codecs: a fourth one needs its class, a number and weights; three models speak CompressAI's words."""
 import warnings
+import sys
 import zlib
+from types import SimpleNamespace
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +63,10 @@ def fourth(models, tmp_path_factory):
             def write(self, a, n): return bytes([self._drop(n)]), [zlib.compress((a.image >> self._drop(n)).tobytes(), 9)]
             def picture(self, a, n): return self.reader(self).read(Header(self.kind, self.fingerprint, a.height, a.width, bytes([self._drop(n)])), self.write(a, n)[1])
             def bits(self, a, n): return 8.0 * len(self.write(a, n)[1][0])
-            def describe(self, header): return {"quality": 100 * (1 - header.params[0] / self.last()), "dropped": header.params[0]}
+            def describe(self, header): return said(header, {"most": self.last()})
 
+        said = lambda header, config: {"quality": 100 * (1 - header.params[0] / config["most"]), "dropped": header.params[0]}
+        patch.setitem(sys.modules, "stanhlic.shift.file", SimpleNamespace(TRUNCATABLE=False, describe_params=said))
         save_weights(folder / "shift.safetensors", Shift().state_dict(), {"system": "shift", "name": "shift", "config": {"most": 6}, "provenance": {}})
         yield folder
         del Codec.known["shift"]
