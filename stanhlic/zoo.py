@@ -43,7 +43,7 @@ def model_for(
 
 def file_rules(
     kind: str,        # as a header has it
-) -> ModuleType:      # `TRUNCATABLE` and `describe_params`; where files may be cut, `cuts`, `truncate` and `note` too
+) -> ModuleType:      # `TRUNCATABLE` and `describe_params`; where files may be cut, `cuts`, `truncate` and `remark` too
     """What can be said and done about the files of a codec without its networks; raises `StanhlicError` if this installation lacks it."""
     try: return importlib.import_module(f"stanhlic.{kind}.file")
     except ModuleNotFoundError as e: raise StanhlicError(f"this stanhlic has no {kind} codec; upgrade stanhlic") from e
@@ -66,7 +66,7 @@ def describe_file(
         return found | {"model": None}
     rules = file_rules(header.kind)
     try:
-        note = None if found["complete"] else rules.note(unpack_prefix(data), len(data)) or "the file is cut; the parameters below are those of the whole file"
+        note = None if found["complete"] else rules.remark(unpack_prefix(data), len(data)) or "the file is cut; the parameters below are those of the whole file"
         return found | {"model": model["name"], "note": note} | rules.describe_params(header, model["config"])
     except (KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as e: raise StanhlicError(f"the configuration of {model['name']} is not that of a model; save the model again") from e
 

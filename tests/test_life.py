@@ -145,4 +145,4 @@ def test_what_a_file_says_without_its_network_is_what_its_codec_says(name, pictu
     if codec.truncatable:
         for n in range(len(data) // 2, len(data), 97):
             said, decoder = describe_file(data[:n]), codec.decoder().feed(data[:n])
-            assert file_rules(codec.kind).note(unpack_prefix(data[:n]), n) == decoder.note and said["note"] == (decoder.note or said["note"]) and said["note"]
+            assert file_rules(codec.kind).remark(unpack_prefix(data[:n]), n) == decoder.note and said["note"] == (decoder.note or said["note"]) and said["note"]

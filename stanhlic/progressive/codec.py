@@ -19,7 +19,7 @@ from ..metrics import psnr
 from ..priors import bits
 from ..refine import Relaxation, code_factorized, code_gaussian
 from ..sync import exact
-from .file import Layout, arrived, crossover_count, cuts, describe_params, no_base, note, seed_of, share_quality, truncate
+from .file import Layout, arrived, crossover_count, cuts, describe_params, no_base, remark, seed_of, share_quality, truncate
 from .importers import detect
 from .masking import between_weight, share_count
 from .model import ProgressiveModel, Residual, build_model, predict
@@ -151,7 +151,7 @@ class ProgressiveDecoder(StreamDecoder):
     @property
     def note(self) -> str | None:
         """One line if there is no picture yet, if damage ends it early, if it shows bytes that no check has tested, or if it lacks its alpha or color profile; else None. Raises `StanhlicError` until the header has arrived."""
-        return note(unpack_prefix(bytes(self.data)), len(self.data), self.damaged, self.strict)
+        return remark(unpack_prefix(bytes(self.data)), len(self.data), self.damaged, self.strict)
 
 # %% ../../nbs/progressive/04_codec.ipynb #5315b15f
 def _open_base(codec, layout, found):

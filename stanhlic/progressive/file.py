@@ -88,7 +88,7 @@ def no_base(found: Prefix, received: int) -> str:
     return f"no picture yet: {base_end(found) - received} more bytes are needed for the base"
 
 
-def note(
+def remark(
     found: Prefix,
     received: int,         # bytes
     damaged: bool = False, # a decoder found it to be

@@ -21,7 +21,7 @@ from ..errors import CutFile, DamagedFile, StanhlicError, check_layers
 from ..images import to_array, unpad
 from ..priors import FactorizedPrior, gaussian_mass, scale_indexes, scale_middles
 from ..refine import Relaxation, code_factorized, code_gaussian
-from .file import check_params, cuts, describe_params, note, quality_of, truncate
+from .file import check_params, cuts, describe_params, quality_of, remark, truncate
 from .model import RnnHyper, build_model, factorized_likelihood, gaussian_likelihood, scale_and_mean
 from ..sync import DESYNC, exact
 
@@ -218,7 +218,7 @@ class RnnDecoder(StreamDecoder):
     @property
     def note(self) -> str | None:
         """One line if layers are missing or damaged, else None."""
-        return None if self._found is None else note(self._found, len(self.data))
+        return None if self._found is None else remark(self._found, len(self.data))
 
     def image(self, layers: int = None) -> np.ndarray:
         """Picture after `layers` layers, by default all that have arrived and are sound, uint8 [H, W, 3].

@@ -59,7 +59,7 @@ def truncate(
     return make(fits[-1])
 
 
-def note(
+def remark(
     found: Prefix,
     received: int,  # bytes
 ) -> str | None:
