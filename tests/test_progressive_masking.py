@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from stanhlic.progressive.masking import RANKINGS, coding_order, quality_mask, share_count, share_quality, slice_mask
+from stanhlic.progressive.file import RANKINGS, share_quality
+from stanhlic.progressive.masking import coding_order, quality_mask, share_count, slice_mask
 
 
 def sigma(shape, seed=0): return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 5 - 0.3
