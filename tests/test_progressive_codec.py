@@ -1,5 +1,6 @@
 """Progressive files: cut anywhere, fed in any portions, damaged, foreign."""
 import warnings
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +68,12 @@ def test_every_cut_of_a_guarded_stream(size):
         assert found.sound and plain.startswith(found.stream) and len(found.stream) - found.checked <= max(256, found.checked / 32)
         again = unguard(sealed, 3)
         assert len(sealed) <= cut and again.sound and again.end == len(sealed) and again.checked == len(again.stream) >= cut - 2 * cut / 256 - 6
+
+
+def test_golden_checks():
+    "A change here is a change of format: raise container.VERSIONS"
+    data = guard(bytes(range(256)) * 40, 7)
+    assert (data[256:258].hex(), len(data), zlib.crc32(data)) == ("c1d3", 10318, 2993484229)
 
 
 def test_any_portions_give_the_picture_of_the_prefix(codec, data, start):
