@@ -62,7 +62,7 @@ def test_checks_find_their_numbers(entry):
     assert all(type(r["holds"]) in (bool, type(None)) for r in rows)
 
 
-@pytest.mark.parametrize("entry", RUNNABLE, ids=lambda e: e["id"])
+@pytest.mark.parametrize("entry", [e for e in RUNNABLE if e["status"] != "needs"], ids=lambda e: e["id"])
 def test_kept_numbers_say_what_made_them(entry):
     """Weights by name, parameters, notebook, commit and kind; and nothing that this installation has moved on from."""
     numbers = kept_numbers(entry, ROOT)
