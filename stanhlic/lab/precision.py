@@ -13,7 +13,7 @@ from ..images import atomic_write
 from ..metrics import bpp, psnr
 from ..zoo import load_codec
 
-MODELS = {"stanh-zou22-compact": (10, 50, 90), "progressive-compact": (1, 10, 100), "rnn-compact": (0, 100)}
+MODELS = {"stanh-compact": (10, 50, 90), "stanh-zou22-compact": (10, 50, 90), "progressive-compact": (1, 10, 100), "rnn-compact": (0, 100)}
 FORMS = ("fp32", "bf16")
 
 
@@ -60,11 +60,12 @@ def main(
     limit: int = None,  # pictures
 ) -> dict:
     """Measure on Kodak, or on what is here instead, and write the numbers."""
-    pictures, what = demo_images(limit)
-    rows = [row for name, qualities in MODELS.items() for row in compare(name, pictures, qualities)]
-    result = dict(what="bfloat16 transforms against fp32, real files", pictures=what, machine=environment("cpu"), rows=rows, costs=costs(rows))
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(out, json.dumps(result, indent=1).encode() + b"\n")
+    (pictures, what), out, rows = demo_images(limit), Path(out), []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for name, qualities in MODELS.items():
+        rows += compare(name, pictures, qualities)
+        result = dict(what="bfloat16 transforms against fp32, real files", pictures=what, machine=environment("cpu"), rows=rows, costs=costs(rows))
+        atomic_write(out, json.dumps(result, indent=1).encode() + b"\n")
     return result
 
 

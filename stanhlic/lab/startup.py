@@ -16,7 +16,7 @@ from ..images import atomic_write, write_image
 from ..modelfile import list_models
 from ..zoo import load_codec
 
-MODELS = ("stanh-zou22-compact", "rnn-compact", "progressive-compact")
+MODELS = ("stanh-compact", "stanh-zou22-compact", "rnn-compact", "progressive-compact")
 HERE = str(Path(stanhlic.__file__).resolve().parent.parent)
 
 
