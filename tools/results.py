@@ -103,6 +103,33 @@ def timings():
     return f"{m['processor']}, {m['threads']} threads, torch {m['torch']}; {bench['picture']['what']}, {bench['picture']['width']} × {bench['picture']['height']}. Seconds of two machines do not compare.\n\n" + markdown(rows, 3)
 
 
+def kept(name):
+    """Numbers of `figures/bench`, and the machine they are from."""
+    found = json.loads((ROOT / "figures/bench" / name).read_text(encoding="utf-8"))
+    return found, f"{found['machine']['processor']}, torch {found['machine']['torch']}"
+
+
+def startup():
+    """Cold starts, beside those before networks were built once and files read without them."""
+    found, machine = kept("startup.json")
+    rows = [{"command": r["command"], "processor seconds": r["seconds"], "× `import torch`": r["multiple"], "before, ×": r.get("multiple_before")} for r in found["rows"]]
+    return f"{machine}; {found['what']}. *Before* is the package of 2026-11-29, where networks were built twice and files were read with them. `python -m stanhlic.lab.startup` measures again.\n\n" + markdown(rows, 3)
+
+
+def precision():
+    """What transforms in bfloat16 cost and save."""
+    found, machine = kept("precision.json")
+    at = {(r["model"], r["quality"], r["wrote"], r["read"]): r for r in found["rows"]}
+    rows = []
+    for (model, quality) in dict.fromkeys((r["model"], r["quality"]) for r in found["rows"]):
+        cost = {(c["wrote"], c["read"]): c for c in found["costs"] if (c["model"], c["quality"]) == (model, quality)}
+        plain, fast = (at[model, quality, form, form] for form in ("fp32", "bf16"))
+        written = [r["analyze_s"] + max(o["write_s"] for o in found["rows"] if (o["model"], o["wrote"]) == (model, r["wrote"])) for r in (plain, fast)]  # what is analyzed with the first file serves the others
+        rows.append({"model": f"`{model}`", "quality": quality, "dB, read in bf16": cost["fp32", "bf16"]["dB"], "dB, written in bf16": cost["bf16", "fp32"]["dB"], "rate, %": cost["bf16", "fp32"]["rate"],
+                     "dB, both": cost["bf16", "bf16"]["dB"], "encode, times faster": written[0] / written[1], "decode, times faster": plain["decode_s"] / fast["decode_s"]})
+    return f"{found['pictures']}; {machine}. Differences to single precision on both sides, of real files; processor seconds on one thread. `python -m stanhlic.lab.precision` measures again.\n\n" + markdown(rows, 3)
+
+
 def render():
     """All of RESULTS.md."""
     items, rows, counts = list_items(), overview(ROOT), tally(ROOT)
@@ -118,7 +145,7 @@ def render():
         parts += [f"## {name}", about, sentence(count), items_of(count["paper"], own, rows), further(own)]
     parts += ["## The shipped models", "Means at the two ends of a model's range on the 24 Kodak pictures; seconds are for one such picture at the upper end, on one thread of a CPU, the model loaded.", models(),
               "BD-rate against classical codecs, by PSNR / by MS-SSIM, in percent of rate over the qualities both reach; negative means less rate. Every rate is the size of a file that a fresh process has decoded.", rates(),
-              "## Timings", fold("Seconds of each stage", timings())]
+              "## Timings", fold("Seconds of each stage", timings()), fold("Cold starts of the command line", startup()), fold("Transforms in bfloat16 (`--fast`)", precision())]
     return "\n\n".join(p for p in parts if p) + "\n"
 
 

@@ -13,8 +13,6 @@ from ..datasets import sample_photograph
 from ..errors import StanhlicError
 from ..evaluate import environment
 from ..images import atomic_write, write_image
-from ..modelfile import list_models
-from ..zoo import load_codec
 
 MODELS = ("stanh-compact", "stanh-zou22-compact", "rnn-compact", "progressive-compact")
 HERE = str(Path(stanhlic.__file__).resolve().parent.parent)
@@ -37,19 +35,20 @@ def _line(*words): return f"import sys; sys.argv = {['stanhlic', *words]!r}; fro
 
 def commands(
     folder: str | Path,  # for the files
+    tree: str = HERE,    # folder that holds the package
     models: tuple = None,  # default: those of each system
-) -> dict:               # name -> Python code
-    """The commands that are timed, on a picture of 192x128 pixels and its files."""
+) -> dict:               # name -> Python code; of models that the package has
+    """The commands that are timed, on a picture of 192x128 pixels and the files that the package makes of it."""
     folder, picture = Path(folder), sample_photograph(192)[:128, :192]
     write_image(folder / "a.png", np.ascontiguousarray(picture))
     jobs = {"python": "pass", "import torch": "import torch", "stanhlic --help": _line("--help")}
-    for name in (m for m in (MODELS if models is None else models) if m in [known["name"] for known in list_models()]):
-        data = load_codec(name, "cpu").encode(picture)
-        (folder / f"{name}.slic").write_bytes(data)
-        source = str(folder / f"{name}.slic")
-        jobs |= {f"info, {name}": _line("info", source), f"compress, {name}": _line("compress", str(folder / "a.png"), str(folder / "out.slic"), "--model", name),
-                 f"decompress, {name}": _line("decompress", source, str(folder / "out.png"))}
-        if not name.startswith("stanh"): jobs[f"truncate, {name}"] = _line("truncate", source, str(folder / "cut.slic"), "--bytes", str(len(data) - 1))
+    for name in MODELS if models is None else models:
+        source = folder / f"{name}.slic"
+        try: processor_seconds(_line("compress", str(folder / "a.png"), str(source), "--model", name), tree)
+        except StanhlicError: continue
+        jobs |= {f"info, {name}": _line("info", str(source)), f"compress, {name}": _line("compress", str(folder / "a.png"), str(folder / "out.slic"), "--model", name),
+                 f"decompress, {name}": _line("decompress", str(source), str(folder / "out.png"))}
+        if not name.startswith("stanh"): jobs[f"truncate, {name}"] = _line("truncate", str(source), str(folder / "cut.slic"), "--bytes", str(source.stat().st_size - 1))
     return jobs
 
 
@@ -60,7 +59,7 @@ def measure(
 ) -> list:               # rows: command, processor seconds, multiple of `import torch`
     """Cold starts."""
     with tempfile.TemporaryDirectory() as folder:
-        jobs, least = commands(folder, models), {}
+        jobs, least = commands(folder, tree, models), {}
         for _ in range(repeats):
             for name, code in jobs.items():
                 for out in ("out.slic", "out.png", "cut.slic"): Path(folder, out).unlink(missing_ok=True)
@@ -74,8 +73,9 @@ def main(
     repeats: int = 5,
 ) -> dict:
     """Measure this package, and another checkout beside it, and write the numbers."""
-    rows = measure(repeats)
-    for row, old in zip(rows, measure(repeats, before) if before else []): row |= {"seconds_before": old["seconds"], "multiple_before": old["multiple"]}
+    rows, old = measure(repeats), {r["command"]: r for r in measure(repeats, before)} if before else {}
+    for row in rows:
+        if row["command"] in old: row |= {f"{k}_before": old[row["command"]][k] for k in ("seconds", "multiple")}
     result = dict(what="cold starts: processor seconds of a fresh process, least of some runs, and multiples of `import torch`", repeats=repeats, machine=environment("cpu"), rows=rows)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, json.dumps(result, indent=1).encode() + b"\n")
