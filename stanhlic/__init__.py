@@ -86,6 +86,8 @@ def encode(
     model=None,                 # name or file; default: `DEFAULT_MODEL`
     device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
     effort: int = 0,            # 0 (one pass) to 9: how long the encoder refines; decoding stays as it is
+    max_pixels: int = None,     # refuse larger pictures
+    max_memory: float = None,   # refuse pictures that take more, in bytes, even where more is free
 ) -> bytes:                     # a `.slic` file
     """Compress a picture at a quality, to a target or to a number of layers; give one of them, or none for the model's default quality.
 
@@ -95,15 +97,17 @@ def encode(
     from .images import read_picture
     from .zoo import model_path
     path = model_path(DEFAULT_MODEL if model is None else model)
-    if isinstance(image, (str, os.PathLike)): image = read_picture(image)
-    return _codec(path, device).encode(image, quality, target_bpp, target_bytes, target_psnr, layers, effort)
+    codec = lambda: _codec(path, device).within(max_pixels, max_memory)
+    if isinstance(image, (str, os.PathLike)): image = read_picture(image, lambda height, width: codec().check_room(height, width))
+    return codec().encode(image, quality, target_bpp, target_bytes, target_psnr, layers, effort)
 
 
 def _bytes(data):
     "Bytes of a file, given as a path or as bytes of any form"
     import os
     from .images import read_bytes
-    if isinstance(data, (str, os.PathLike)): return read_bytes(data)
+    from .zoo import check_start
+    if isinstance(data, (str, os.PathLike)): return read_bytes(data, check_start)
     from .codec import as_bytes
     return as_bytes(data)
 
@@ -114,13 +118,15 @@ def decode(
     model=None,          # name or file; default: the known model with the file's fingerprint
     device: str = "auto",  # auto, cpu, cuda or cuda:N; or a `torch.device`
     strict: bool = False,  # show nothing of a cut file that no check has tested
+    max_pixels: int = None,    # refuse larger pictures
+    max_memory: float = None,  # refuse pictures that take more, in bytes, even where more is free
 ) -> "numpy.ndarray":    # uint8 [H, W, 3]; `extras` gives alpha and metadata
     """The picture in a file. Warns if a part of it is missing or damaged, as `Codec.decode` does.
 
     Raises `WrongModel` if no model here wrote it, `CutFile` or `DamagedFile` if there is no picture in it."""
     from .zoo import model_for, sound_header
     data = _bytes(data)
-    return _codec(model_for(sound_header(data), model)["path"], device).decode(data, layers, strict)
+    return _codec(model_for(sound_header(data), model)["path"], device).within(max_pixels, max_memory).decode(data, layers, strict)
 
 
 def extras(

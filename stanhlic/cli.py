@@ -100,7 +100,11 @@ def _use_threads(count: int | None):
 
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, callback=_use_threads, help="Threads of a process; by default as many as there are cores.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Transforms in bfloat16 where the processor has instructions for it; costs a little quality.")]
+Pixels = Annotated[int | None, typer.Option("--max-pixels", metavar="N", min=1, help="Refuse pictures of more pixels.")]
+Memory = Annotated[float | None, typer.Option("--max-memory", metavar="GB", help="Refuse pictures that take more gigabytes, even where more are free.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
+
+def _limits(pixels, gigabytes): return pixels, gigabytes and gigabytes * 1e9
 
 def _emit(value, text, as_json, err=False): _say(json.dumps(value) if as_json else text, err)
 
@@ -195,10 +199,11 @@ def _codec_of(kind, fingerprint, model, device, fast=False):
 def _one_picture(job, how):
     "Compress a picture; returns what `--json` prints"
     from stanhlic.images import check_head, decode_picture
-    image = decode_picture(files.read(job.source, check_head), job.source, **how["carried"])
+    codec = functools.cache(lambda: _codec(how["model"], how["device"], how["fast"]).within(*how["limits"]))
+    image = decode_picture(files.read(job.source, check_head), job.source, lambda height, width: codec().check_room(height, width), **how["carried"])
     files.check_target(job.source, job.target)
-    start = time.perf_counter()
-    with _busy("compressing") as tell: codec = _codec(how["model"], how["device"], how["fast"]); out, quality = _compressed(image, codec, how["given"], how["effort"], tell)
+    start, codec = time.perf_counter(), codec()
+    with _busy("compressing") as tell: out, quality = _compressed(image, codec, how["given"], how["effort"], tell)
     files.write(job, out)
     height, width = image.colors.shape[:2]
     return dict(input=job.source, output=job.target, model=codec.name, quality=quality, effort=how["effort"], bytes=len(out), bpp=8 * len(out) / (height * width),
@@ -227,6 +232,7 @@ def _compress(
     srgb: Annotated[bool, typer.Option("--convert-to-srgb", help="Convert the colors by the picture's profile, instead of keeping it.")] = False,
     recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
     count: Processes = None, threads: Threads = None, fast: Fast = False, device: Device = "auto", as_json: Json = False,
+    max_pixels: Pixels = None, max_memory: Memory = None,
 ):
     """Compress pictures, folders of them, or lists.
 
@@ -252,7 +258,7 @@ def _compress(
     if not inputs and not listed: raise typer.BadParameter("name a picture, a folder, or a --list of them")
     plan = files.plan_jobs(inputs, out, files.PICTURES, recursive, listed, skip, force)
     show = lambda row: f"{row['bytes']} bytes, {row['bpp']:.4f} bpp, quality {row['quality']:.4g}, {row['model']}"
-    work = functools.partial(_one_picture, how=dict(model=model, device=device, fast=fast, given=given, effort=effort, carried=dict(background=background, strip=strip, srgb=srgb)))
+    work = functools.partial(_one_picture, how=dict(model=model, device=device, fast=fast, given=given, effort=effort, carried=dict(background=background, strip=strip, srgb=srgb), limits=_limits(max_pixels, max_memory)))
     _each(plan, work, show, files.processes(count, len(plan.jobs), device), threads, as_json)
 
 def _picture(codec, data, layers, strict):
@@ -277,14 +283,14 @@ def _compared(original, picture):
 def _one_file(job, how):
     "Decompress a file; returns what `--json` prints"
     from stanhlic.images import check_writable_suffix, not_held, picture_bytes, read_picture
-    data, name = files.read(job.source), "-.png" if job.target == files.PIPE else job.target
+    data, name = files.read(job.source, _zoo().check_start), "-.png" if job.target == files.PIPE else job.target
     with _about_file(job.source): header = _zoo().sound_header(data)
     check_writable_suffix(name)
     files.check_target(job.source, job.target)
     original = read_picture(how["original"]).colors if how["original"] else None
     start = time.perf_counter()
     with _busy("decompressing"), _about_file(job.source):
-        codec = _codec_of(header.kind, header.fingerprint, how["model"], how["device"], how["fast"])
+        codec = _codec_of(header.kind, header.fingerprint, how["model"], how["device"], how["fast"]).within(*how["limits"])
         picture, notes = _picture(codec, data, how["layers"], how["strict"])
         compared = {} if original is None else _compared(original, picture.colors)
     files.write(job, picture_bytes(name, picture))
@@ -308,6 +314,7 @@ def _decompress(
     original: Annotated[str | None, typer.Option(metavar="IMAGE", help="The picture a file was made from, to measure PSNR and MS-SSIM against.")] = None,
     recursive: Recursive = False, listed: Listed = None, skip: Skip = False, force: Force = False,
     count: Processes = None, threads: Threads = None, fast: Fast = False, device: Device = "auto", as_json: Json = False,
+    max_pixels: Pixels = None, max_memory: Memory = None,
 ):
     """Decompress .slic files into lossless pictures.
 
@@ -328,7 +335,7 @@ def _decompress(
     if not inputs and not listed: raise typer.BadParameter("name a .slic file, a folder, or a --list of them")
     plan = files.plan_jobs(inputs, out, files.CODED, recursive, listed, skip, force)
     if original and plan.several: raise StanhlicError("--original is for one file; give a single input")
-    work = functools.partial(_one_file, how=dict(model=model, device=device, fast=fast, layers=layers, original=original, strict=strict))
+    work = functools.partial(_one_file, how=dict(model=model, device=device, fast=fast, layers=layers, original=original, strict=strict, limits=_limits(max_pixels, max_memory)))
     _each(plan, work, _shown, files.processes(count, len(plan.jobs), device), threads, as_json)
 
 @contextlib.contextmanager
@@ -360,7 +367,7 @@ def _info(
     """
     found = []
     for path in paths:
-        data = files.read(path)
+        data = files.read(path, _zoo().check_start)
         with _busy("reading"), _about_file(path): found.append(_zoo().describe_file(data))
     if as_json: _say(json.dumps(found[0] if len(found) == 1 else [{"file": p} | f for p, f in zip(paths, found)])); return
     known = lambda f: f["model"] or "unknown here"
@@ -420,7 +427,7 @@ def _truncate(
     given = _one_cut(bytes=num_bytes, bpp=bpp, layers=layers)
     from stanhlic.container import read_header
     from stanhlic.metrics import bytes_within
-    data, job = files.read(source), files.Job(source, files.PIPE if target in files.STDOUT else target, True)
+    data, job = files.read(source, _zoo().check_start), files.Job(source, files.PIPE if target in files.STDOUT else target, True)
     with _about_file(source):
         header = read_header(data)
         pixels, kind = header.height * header.width, _cuttable(header)

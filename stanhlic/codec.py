@@ -307,6 +307,7 @@ def check_room(self: Codec, height: int, width: int) -> None:
         raise NotEnoughMemory(f"a picture of {width}x{height} has {height * width} pixels, {self.max_pixels:.0f} are allowed; cut it into tiles, or allow more")
     check_memory(self.need(height, width), f"a picture of {width}x{height}", "cut it into tiles", self.device, self.max_memory)
 
+# %% ../nbs/ground/08_codec.ipynb #debe3a24
 def within(self: Codec, max_pixels: int = None, max_memory: float = None) -> "Codec":
     """The codec with limits for a picture, pixels and bytes of memory; it shares the model with this one."""
     for name, value in (("max_pixels", max_pixels), ("max_memory", max_memory)): value is None or check_target(name, value)

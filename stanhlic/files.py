@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 from .errors import NotEnoughMemory, StanhlicError
-from .images import LONGEST, atomic_write, find_files, free_memory, is_image_name, read_bytes
+from .images import LONGEST, atomic_write, find_files, free_memory, is_image_name, read_bytes, read_stream
 
 PIPE, STDOUT = "-", ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -47,13 +47,11 @@ class Plan(NamedTuple):
 
 def read(
     path: str,               # `-` for standard input
-    check: Callable = None,  # as for `read_bytes`
+    check: Callable = None,  # as for `read_stream`
 ) -> bytes:
     """A whole file or pipe; raises `StanhlicError` as `read_bytes` does."""
     if path != PIPE: return read_bytes(path, check)
-    data = sys.stdin.buffer.read(LONGEST + 1)
-    if len(data) > LONGEST: raise StanhlicError(f"-: more than {LONGEST} bytes; no file that is read here is so long")
-    return data
+    return read_stream(sys.stdin.buffer, PIPE, check)
 
 def write(
     job: Job,

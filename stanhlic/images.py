@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['READ_FORMATS', 'READ_SUFFIXES', 'READ_LIMIT', 'LONGEST', 'DECODING', 'MAX_METADATA', 'WRITE_FORMATS', 'HOLDS',
-           'group_memory', 'free_memory', 'check_memory', 'decode_image', 'read_bytes', 'check_head', 'read_image',
-           'judge_profile', 'Picture', 'decode_picture', 'read_picture', 'is_image_name', 'find_files', 'image_files',
-           'atomic_write', 'check_writable_suffix', 'as_picture', 'not_held', 'picture_bytes', 'write_image',
-           'keep_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
+           'group_memory', 'free_memory', 'check_memory', 'decode_image', 'read_stream', 'read_bytes', 'check_head',
+           'read_image', 'judge_profile', 'Picture', 'decode_picture', 'read_picture', 'is_image_name', 'find_files',
+           'image_files', 'atomic_write', 'check_writable_suffix', 'as_picture', 'not_held', 'picture_bytes',
+           'write_image', 'keep_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
 
 # %% ../nbs/ground/00_images.ipynb #961f14dd
 import contextlib, ctypes, functools, io, os, re, secrets, time, warnings
@@ -158,24 +158,35 @@ def decode_image(
     return _decoded(data, name, check, _opaque)
 
 # %% ../nbs/ground/00_images.ipynb #e482065c
+def read_stream(
+    stream,                  # open for reading bytes
+    name: str,               # what to call it in an error
+    check: Callable = None,  # called with the first 4096 bytes, where there are so many; raises for those of a foreign file
+) -> bytes:
+    """All bytes of a file or pipe; raises `StanhlicError` for one that is not wanted, or does not end."""
+    parts, size = [], 0
+    with enough_memory():
+        while part := stream.read(2 ** 20 if parts else 4096):
+            try: not parts and check and len(part) == 4096 and check(part)
+            except StanhlicError as e: raise type(e)(f"{name}: {e}") from e
+            parts.append(part); size += len(part)
+            if size > LONGEST: raise StanhlicError(f"{name}: more than {LONGEST} bytes; no file that is read here is so long")
+        return b"".join(parts)
+
 def read_bytes(
     path: str | Path,        # file to read
-    check: Callable = None,  # called with the first 4096 bytes, where there are so many; raises for those of a foreign file
+    check: Callable = None,  # as for `read_stream`
 ) -> bytes:                  # its content
     """Read a whole file; raises `StanhlicError` with one line where that fails, and for a device or a pipe that does not end."""
     path = Path(path)
     if path.is_dir(): raise StanhlicError(f"{path}: is a folder, not a file")
     try:
-        with open(path, "rb") as f, enough_memory():
-            head = f.read(4096)
-            if check and len(head) == 4096: check(head)
-            data = head + f.read(LONGEST - len(head) + 1)
-        if len(data) > LONGEST: raise StanhlicError(f"{path}: more than {LONGEST} bytes; no file that is read here is so long")
-        return data
+        with open(path, "rb") as f: return read_stream(f, str(path), check)
     except StanhlicError: raise
     except FileNotFoundError as e: raise StanhlicError(f"{path}: no such file") from e
     except (OSError, ValueError) as e: raise StanhlicError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from e
 
+# %% ../nbs/ground/00_images.ipynb #37a002e2
 def check_head(
     head: bytes,  # the first bytes of a file
 ) -> None:

@@ -142,9 +142,9 @@ class SliceNetwork(nn.Module):
         """Code the black fields, then the white ones beside them."""
         h = self.act(self.gather(known))
         h = self.act(h + self.mix(h))
-        black = code(0, *(checkerboard(t)[0] for t in self.black(h).float().chunk(2, 1)))
+        black = code(0, *self.black(checkerboard(h)[0]).float().chunk(2, 1))
         h = self.act(h + self.near(merge(black, torch.zeros_like(black)).to(h.dtype)))
-        y = merge(black, code(1, *(checkerboard(t)[1] for t in self.white(h).float().chunk(2, 1))))
+        y = merge(black, code(1, *self.white(checkerboard(h)[1]).float().chunk(2, 1)))
         return y, 0.5 * torch.tanh(self.correct(torch.cat([h, y.to(h.dtype)], 1)).float())
 
 # %% ../nbs/ground/07_lean.ipynb #87fddcce

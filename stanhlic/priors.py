@@ -62,7 +62,7 @@ def scale_indexes(
 ) -> torch.Tensor:        # uint8 index of the smallest tabulated scale ≥ σ, to 0.1 %, same shape
     """Index of the table that codes an element of each scale; scales beyond the table use its last entry."""
     edges = (scale_table()[:-1] * (1 + 2 ** -10)).to(scale.device, torch.float32)
-    return torch.bucketize(scale.contiguous(), edges, right=False).to(torch.uint8)
+    return torch.bucketize(scale.contiguous(), edges, out_int32=True, right=False).to(torch.uint8)
 
 # %% ../nbs/ground/03_priors.ipynb #bf0239cd
 def scale_middles() -> torch.Tensor:  # [64] float64, increasing

@@ -25,6 +25,7 @@ def _felt(network, channels, step, count, dim, after):
     half = len(spoiled) // 2
     return -(-int((spoiled[:half] if after else spoiled[half:]).sum()) * count // half)
 
+# %% ../nbs/ground/12_strips.ipynb #6c811077
 @torch.no_grad()
 def reach(
     network: torch.nn.Module,
@@ -91,6 +92,7 @@ def in_strips(
         (rows, r), (columns, c) = place(p.rows, p.outer_rows, y.shape[2]), place(p.columns, p.outer_columns, y.shape[3])
         yield rows, columns, y[..., r, c]
 
+# %% ../nbs/ground/12_strips.ipynb #d88b6e19
 def joined(
     parts: Iterator,    # of `in_strips`
     sides: tuple,       # of the output

@@ -1,4 +1,5 @@
 """A codec from any model that has a name here, and what a file holds, read with the help of its model."""
+import contextlib
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -6,7 +7,7 @@ from types import ModuleType
 import stanhlic
 from stanhlic import DEFAULT_MODEL
 from .container import Header, describe, read_header, unpack, unpack_prefix
-from .errors import StanhlicError, WrongModel
+from .errors import CutFile, StanhlicError, WrongModel
 from .modelfile import find_model, inspect_weights, list_models, load_weights, model_path  # noqa: F401  names are looked up there
 
 def load_codec(
@@ -47,6 +48,12 @@ def file_rules(
     """What can be said and done about the files of a codec without its networks; raises `StanhlicError` if this installation lacks it."""
     try: return importlib.import_module(f"stanhlic.{kind}.file")
     except ModuleNotFoundError as e: raise StanhlicError(f"this stanhlic has no {kind} codec; upgrade stanhlic") from e
+
+def check_start(
+    head: bytes,  # the first bytes of a file
+) -> None:
+    """Raise `StanhlicError` as `read_header` does if no `.slic` file begins like this."""
+    with contextlib.suppress(CutFile): read_header(head)
 
 def sound_header(
     data: bytes,  # a `.slic` file, perhaps cut

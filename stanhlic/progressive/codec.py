@@ -42,7 +42,12 @@ class ProgressiveAnalysis(Analysis):
         self.base_chunk, self.state, self.check = write_base(codec.model, y_base, z, codec.tables, codec.z_tables)
         self.target = residual(self.state.base)
         self.steps = walk(codec.model, self.state, self.target, codec.model.config.ranking)
-        self.elements, self.bits = sum(len(s) for _, s in self.steps), residual_bits(self.steps, codec.tables)
+        self.elements = sum(len(s) for _, s in self.steps)
+
+    @property
+    def bits(self) -> np.ndarray:
+        """Information of each element of the residual, in coding order."""
+        return residual_bits(self.steps, self.codec.tables)
 
     def state_at(self, count: int) -> Residual:
         """What a decoder knows after some elements; at a checkpoint, before its refinement."""

@@ -33,7 +33,7 @@ class Residual:
     """What is known of the residual; tensors are [N, M, h, w]."""
     base: torch.Tensor         # ŷ^b
     base_params: list          # μ and σ of each base slice
-    supports: list             # of the latent residual prediction
+    supports: list             # what those of the latent residual prediction are made of
     first_mean: torch.Tensor   # μ before any refinement
     first_scale: torch.Tensor  # raw σ before any refinement
     mean: torch.Tensor         # μ in force for elements not yet sent

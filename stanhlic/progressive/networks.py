@@ -191,16 +191,20 @@ def residual_pass(
     nets: Networks,
     z_hat: torch.Tensor,  # decoded side information
     base: torch.Tensor,   # ŷ^b [N, M, h, w]
-) -> tuple:               # μ and raw σ of the residual [N, M, h, w]; supports of each slice
+) -> tuple:               # μ and raw σ of the residual [N, M, h, w]; what its supports are made of, the mean feature and μ
     """Predict every mean and scale of the residual from the base alone."""
     mean_feature, scale_feature = nets.hyper(z_hat, 1)
-    slices, means, scales, supports = base.chunk(nets.config.level.slices, 1), [], [], []
+    slices, means, scales = base.chunk(nets.config.level.slices, 1), [], []
     for i, (cc_mean, cc_scale) in enumerate(zip(nets.cc_mean_transforms_prog, nets.cc_scale_transforms_prog)):
         near = range(max(0, i - nets.config.support), i)
-        supports.append(torch.cat([mean_feature, slices[i], *(means[j] + slices[j] for j in near)], 1))
-        means.append(cc_mean(supports[i]).float())
+        means.append(cc_mean(_support(nets, i, mean_feature, means, slices)).float())
         scales.append(cc_scale(torch.cat([scale_feature, slices[i], *(scales[j] for j in near)], 1)).float())
-    return torch.cat(means, 1), torch.cat(scales, 1), supports
+    mean = torch.cat(means, 1)
+    return mean, torch.cat(scales, 1), [mean_feature, mean]
+
+def _support(nets, i, feature, means, slices):
+    "What slice i of the residual is predicted from; made when it is needed, since all of them take more memory than all else together"
+    return torch.cat([feature, slices[i], *(means[j] + slices[j] for j in range(max(0, i - nets.config.support), i))], 1)
 
 def top_latent(
     nets: Networks,
@@ -209,9 +213,11 @@ def top_latent(
     supports: list,          # as `residual_pass` returned them
 ) -> torch.Tensor:           # ŷ^t [N, M, h, w]
     """Top latent: base, plus residual, plus what the latent residual prediction adds to each slice of it."""
-    slices = residual.chunk(nets.config.level.slices, 1)
-    parts = [r + 0.5 * torch.tanh(lrp(torch.cat([s, r.to(s.dtype)], 1))) for r, s, lrp in zip(slices, supports, nets.lrp_transforms_prog)]
-    return base + torch.cat(parts, 1)
+    own, known, means = (t.chunk(nets.config.level.slices, 1) for t in (residual, base, supports[1]))
+    def part(i, r, lrp):
+        s = _support(nets, i, supports[0], means, known)
+        return r + 0.5 * torch.tanh(lrp(torch.cat([s, r.to(s.dtype)], 1)))
+    return base + torch.cat([part(i, r, lrp) for i, (r, lrp) in enumerate(zip(own, nets.lrp_transforms_prog))], 1)
 
 # %% ../../nbs/progressive/01_networks.ipynb #8f1820dc
 def refine(

@@ -70,7 +70,8 @@ def _write_latents(net, qy, qz, ty, tz, y, z, extend: bool):
     def code(i, mean, scale):
         rows = _as_index(scale_indexes(scale))
         seen.append(rows.ravel()); checksums.append(index_checksums(rows))
-        k = qy.index((slices[i] - mean).cpu(), extend)
+        y, slices[i] = slices[i], None  # not needed any more
+        k = qy.index((y - mean).cpu(), extend)
         _write(encoder, escapes, _as_index(k), rows, ty, qy.num_levels)
         return qy.dequantize(k).to(mean.device) + mean
     net.latents(qz.dequantize(k).to(z.device) + medians, code, qy.step)
