@@ -7,7 +7,7 @@ __all__ = ['READ_FORMATS', 'READ_SUFFIXES', 'READ_LIMIT', 'LONGEST', 'DECODING',
            'group_memory', 'free_memory', 'check_memory', 'decode_image', 'read_stream', 'read_bytes', 'check_head',
            'read_image', 'judge_profile', 'Picture', 'decode_picture', 'read_picture', 'is_image_name', 'find_files',
            'image_files', 'atomic_write', 'check_writable_suffix', 'as_picture', 'not_held', 'picture_bytes',
-           'write_image', 'keep_memory', 'to_tensor', 'to_array', 'pad', 'unpad']
+           'write_image', 'keep_memory', 'give_back', 'to_tensor', 'to_array', 'pad', 'unpad']
 
 # %% ../nbs/ground/00_images.ipynb #961f14dd
 import contextlib, ctypes, functools, io, os, re, secrets, time, warnings
@@ -515,13 +515,17 @@ def write_image(
 
 # %% ../nbs/ground/00_images.ipynb #bbdd1e67
 def keep_memory(
-    limit: int = 2 ** 29,  # bytes kept at most, below 2³¹
+    limit: int = 2 ** 27,  # bytes kept at most, below 2³¹
 ) -> None:
     """Have glibc keep freed memory of this process for the next tensor; does nothing with another C library."""
     try: mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError, OSError): return
     mallopt(-3, 2 ** 25)  # M_MMAP_THRESHOLD: 32 MB is the largest there is, beyond it tensors are given back
     mallopt(-1, limit)    # M_TRIM_THRESHOLD
+
+def give_back() -> None:
+    """Have glibc give all freed memory of this process back to the system; does nothing with another C library."""
+    with contextlib.suppress(AttributeError, TypeError, OSError): ctypes.CDLL(None).malloc_trim(0)
 
 # %% ../nbs/ground/00_images.ipynb #766d3b5c
 def to_tensor(

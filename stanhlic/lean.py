@@ -17,6 +17,7 @@ from .backbone import FixedRate
 from .errors import StanhlicError
 from .modelfile import check_sizes
 from .priors import SCALE_MIN, FactorizedPrior, lower_bound
+from .strips import by_rows
 
 # %% ../nbs/ground/07_lean.ipynb #e26b72a5
 @dataclass(frozen=True)
@@ -136,16 +137,21 @@ class SliceNetwork(nn.Module):
 
     def forward(
         self,
-        known: torch.Tensor,  # [N, before, h, w]
+        known: list,          # maps of one size, `before` channels in all
         code: Callable,       # (half, mean, scale), all in units → that half of the slice, in units
     ) -> tuple[torch.Tensor, torch.Tensor]:  # the slice in units, and its correction in (-0.5, 0.5) steps
         """Code the black fields, then the white ones beside them."""
-        h = self.act(self.gather(known))
-        h = self.act(h + self.mix(h))
-        black = code(0, *self.black(checkerboard(h)[0]).float().chunk(2, 1))
-        h = self.act(h + self.near(merge(black, torch.zeros_like(black)).to(h.dtype)))
-        y = merge(black, code(1, *self.white(checkerboard(h)[1]).float().chunk(2, 1)))
-        return y, 0.5 * torch.tanh(self.correct(torch.cat([h, y.to(h.dtype)], 1)).float())
+        h = by_rows(self._first, *known, halo=2)
+        black = code(0, *by_rows(lambda h: self.black(checkerboard(h)[0]).float(), h).chunk(2, 1))
+        h = by_rows(self._second, h, black, halo=2)
+        y = merge(black, code(1, *by_rows(lambda h: self.white(checkerboard(h)[1]).float(), h).chunk(2, 1)))
+        return y, by_rows(lambda h, y: 0.5 * torch.tanh(self.correct(torch.cat([h, y.to(h.dtype)], 1)).float()), h, y)
+
+    def _first(self, *known):
+        h = self.act(self.gather(torch.cat(known, 1)))
+        return self.act(h + self.mix(h))
+
+    def _second(self, h, black): return self.act(h + self.near(merge(black, torch.zeros_like(black)).to(h.dtype)))
 
 # %% ../nbs/ground/07_lean.ipynb #87fddcce
 class Lean(FixedRate):
@@ -186,7 +192,7 @@ class Lean(FixedRate):
         known, done = [self.h_s(z_hat)], []
         for i, (network, size) in enumerate(zip(self.slices, self.h_a[0].size.split(self.config.widths))):
             one = lambda half, mean, scale, i=i, size=size: code(2 * i + half, mean * size, lower_bound(scale * size, SCALE_MIN)) / size
-            y, correction = network(torch.cat(known, 1), one)
+            y, correction = network(known, one)
             known.append(y.to(known[0].dtype)); done.append(y * size + step * correction)
         return torch.cat(done, 1)
 

@@ -17,6 +17,7 @@ from ..backbone import (ZOU22, ZOU22_COMPACT, Zou22Config, analysis, hyper_analy
 from ..errors import StanhlicError
 from ..modelfile import check_sizes
 from ..priors import FactorizedPrior
+from ..strips import by_rows
 from .file import RANKINGS
 
 # %% ../../nbs/progressive/01_networks.ipynb #78b1aaa6
@@ -213,11 +214,13 @@ def top_latent(
     supports: list,          # as `residual_pass` returned them
 ) -> torch.Tensor:           # ŷ^t [N, M, h, w]
     """Top latent: base, plus residual, plus what the latent residual prediction adds to each slice of it."""
-    own, known, means = (t.chunk(nets.config.level.slices, 1) for t in (residual, base, supports[1]))
-    def part(i, r, lrp):
-        s = _support(nets, i, supports[0], means, known)
-        return r + 0.5 * torch.tanh(lrp(torch.cat([s, r.to(s.dtype)], 1)))
-    return base + torch.cat([part(i, r, lrp) for i, (r, lrp) in enumerate(zip(own, nets.lrp_transforms_prog))], 1)
+    def rows(base, residual, feature, mean):
+        own, known, means = (t.chunk(nets.config.level.slices, 1) for t in (residual, base, mean))
+        def part(i, r, lrp):
+            s = _support(nets, i, feature, means, known)
+            return r + 0.5 * torch.tanh(lrp(torch.cat([s, r.to(s.dtype)], 1)))
+        return base + torch.cat([part(i, r, lrp) for i, (r, lrp) in enumerate(zip(own, nets.lrp_transforms_prog))], 1)
+    return by_rows(rows, base, residual, *supports, halo=(len(nets.config.level.context) + 2) // 2 * 2)
 
 # %% ../../nbs/progressive/01_networks.ipynb #8f1820dc
 def refine(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from ..entropy import PrefixDecoder, SymbolDecoder, SymbolEncoder, Tables, integer_tables, state_crc
 from ..errors import DamagedFile, StanhlicError
+from ..images import give_back
 from ..priors import gaussian_mass, scale_indexes, scale_middles, scale_table
 from ..sync import DESYNC, index_checksums, settle, split_checksums
 from .file import Layout
@@ -131,13 +132,14 @@ def begin_stage(
 ) -> Stage:
     """Order the elements of a stage: those that the next checkpoint asks for, or all that are left."""
     rems, slices = model.config.rems, model.config.level.slices
+    if state.scale.numel() > 2 ** 22: give_back()
     scale, rows = agreed(state.scale, checksums)
     state = replace(state, scale=scale)
     order = coding_order(state.scale[0], ranking, slices, state.sent[0], rows=rows[0])
     if number < len(rems):
         wanted = quality_mask(state.scale, rems[number], ranking, slices, state.sent, rows)
         order = order[wanted.cpu().numpy().ravel()[order]]
-    return Stage(state, order, rows.ravel()[order], index_checksums(rows))
+    return Stage(state, order.astype(np.int32), rows.ravel()[order], index_checksums(rows))
 
 def next_stage(
     model: ProgressiveModel,

@@ -60,6 +60,10 @@ def _channel_rows(shape):
 
 def _as_index(t): return t.cpu().numpy()
 
+def _in_parts(f, t, size=2 ** 20):
+    "Elementwise `f` of a tensor, whose temporaries are then small"
+    return torch.cat([f(v) for v in t.flatten().split(size)]).view(t.shape) if t.numel() > size else f(t)
+
 def _write_latents(net, qy, qz, ty, tz, y, z, extend: bool):
     """Code y [1, M, h, w] and z; returns the payload of the chunk and the check value."""
     encoder, escapes, seen, checksums = SymbolEncoder(), [], [], []
@@ -71,9 +75,9 @@ def _write_latents(net, qy, qz, ty, tz, y, z, extend: bool):
         rows = _as_index(scale_indexes(scale))
         seen.append(rows.ravel()); checksums.append(index_checksums(rows))
         y, slices[i] = slices[i], None  # not needed any more
-        k = qy.index((y - mean).cpu(), extend)
+        k = _in_parts(lambda v: qy.index(v, extend), (y - mean).cpu())
         _write(encoder, escapes, _as_index(k), rows, ty, qy.num_levels)
-        return qy.dequantize(k).to(mean.device) + mean
+        return _in_parts(qy.dequantize, k).to(mean.device) + mean
     net.latents(qz.dequantize(k).to(z.device) + medians, code, qy.step)
     head = encode_integers(np.concatenate(escapes)) + b"".join(checksums)
     return head + encoder.bytes(), state_crc(*seen) ^ ty.crc ^ tz.crc
@@ -93,7 +97,7 @@ def _read_latents(net, qy, qz, ty, tz, payload: bytes, shape, check: int, extend
         rows = settle(_as_index(scale_indexes(scale)), scale, checksums[i])
         seen.append(rows.ravel())
         k = _read(decoder, escapes, rows, ty, qy.num_levels)
-        return qy.dequantize(torch.from_numpy(k)).to(device) + mean
+        return _in_parts(qy.dequantize, torch.from_numpy(k)).to(device) + mean
     y_hat = net.latents(z_hat, code, qy.step)
     if state_crc(*seen) ^ ty.crc ^ tz.crc != check or escapes:
         raise StanhlicError(DESYNC)

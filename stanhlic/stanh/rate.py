@@ -244,9 +244,10 @@ def to_symbols(
     num_levels: int,  # L
 ) -> tuple[np.ndarray, np.ndarray]:  # symbols int32 in 0..L, same shape; overflow int64 [escapes], in order, never 0
     """Symbols for the tables, with L for an escape, and what the escapes stand for."""
-    k = np.asarray(k, dtype=np.int64)
-    over = np.where(k < 0, k, np.maximum(k - (num_levels - 1), 0))
-    return np.where(over == 0, k, num_levels).astype(np.int32), over[over != 0]
+    k = np.asarray(k)
+    outside = (k < 0) | (k >= num_levels)
+    over = k[outside].astype(np.int64)
+    return np.where(outside, np.int32(num_levels), k.astype(np.int32)), over - (num_levels - 1) * (over >= 0)
 
 def from_symbols(
     symbols,           # integers in 0..L, any shape
