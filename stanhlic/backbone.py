@@ -263,7 +263,11 @@ class FixedRate(nn.Module):
 
     def split(self, y: torch.Tensor) -> list[torch.Tensor]:
         """Parts of y [N, M, h, w] in the order of coding."""
-        return list(y.chunk(self.config.slices, 1))
+        return [self.part(y, i) for i in range(self.config.slices)]
+
+    def part(self, y: torch.Tensor, i: int) -> torch.Tensor:
+        """One of the parts."""
+        return y.chunk(self.config.slices, 1)[i]
 
     def join(self, parts: list[torch.Tensor]) -> torch.Tensor:
         """A map [N, M, h, w] from its parts; the inverse of `split`."""

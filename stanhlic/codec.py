@@ -176,7 +176,7 @@ class System(ABC):
     @property
     @abstractmethod
     def memory(self) -> float:
-        """Bytes of memory that a pixel of a piece takes on its way through a transform."""
+        """Bytes of memory that a pixel of a piece takes on its way through a transform; 0 if nothing runs in pieces."""
 
     @abstractmethod
     def last(self, a: Analysis) -> int:
@@ -292,7 +292,7 @@ def show(
         place[:] = to_array(unpad(x, *place.shape[:2]))
     return picture
 
-Codec.piece = property(lambda self: int(STRIP / self.memory), doc="Pixels of a piece.")
+Codec.piece = property(lambda self: int(STRIP / (self.memory or 1)), doc="Pixels of a piece.")
 Codec.latent, Codec.show = latent, show
 
 # %% ../nbs/ground/08_codec.ipynb #9c5162f8

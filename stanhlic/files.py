@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 from .errors import NotEnoughMemory, StanhlicError
-from .images import LONGEST, atomic_write, find_files, free_memory, is_image_name, read_bytes, read_stream
+from .images import atomic_write, find_files, free_memory, is_image_name, read_bytes, read_stream
 
 PIPE, STDOUT = "-", ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 

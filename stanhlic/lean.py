@@ -170,9 +170,9 @@ class Lean(FixedRate):
         linear = [f"{n}.{i}" for n, part in (("g_a", self.g_a), ("g_s", self.g_s)) for i, m in enumerate(part) if isinstance(m, nn.Conv2d)]
         self.predictors = ("h_a", "h_s", "slices", *linear)  # trained at `lr_predictors`: what predicts, and what changes resolution
 
-    def split(self, y: torch.Tensor) -> list[torch.Tensor]:
-        """The parts of y [N, M, h, w] in the order of coding: black and white fields of each slice."""
-        return [half for part in y.split(self.config.widths, 1) for half in checkerboard(part)]
+    def part(self, y: torch.Tensor, i: int) -> torch.Tensor:
+        """One of the parts of y [N, M, h, w] in the order of coding: the black or the white fields of a slice."""
+        return checkerboard(y.split(self.config.widths, 1)[i // 2])[i % 2]
 
     def join(self, parts: list[torch.Tensor]) -> torch.Tensor:
         """A map [N, M, h, w] from its parts; the inverse of `split`."""

@@ -150,6 +150,7 @@ class ProgressiveDecoder(StreamDecoder):
         if self._shown is None or self._shown[0] != key:
             with exact():
                 latent = self._reader.state().latent(self.codec.model) if level else self._state.base
+                if self.complete: self._reader = None  # nothing follows, and synthesis needs the room
                 self._shown = key, self.codec.synthesize(latent, level, self.header.height, self.header.width)
         return self._shown[1].copy()
 
@@ -168,7 +169,7 @@ def _open_base(codec, layout, found):
 
 # %% ../../nbs/progressive/04_codec.ipynb #ffc392ad
 PER_PIXEL = 7  # bytes of memory for each pixel of a piece and each channel of the outermost layer
-PER_LATENT = 0.7  # bytes of memory for each pixel of the picture and each channel of a latent
+PER_LATENT = 1 / 6  # bytes of memory for each pixel of the picture and each channel of a latent, beside those of the picture itself and of what is coded
 
 class ProgressiveCodec(Codec):
     """Progressive codec: a `.slic` file of which any beginning that holds the base decodes (Presta et al. 2025)."""
@@ -187,7 +188,7 @@ class ProgressiveCodec(Codec):
         c = self.model.config.level
         return PER_PIXEL * (c.outer or (c.width,))[0]
 
-    kept = property(lambda self: PER_LATENT * self.model.config.level.latent, doc="Bytes of memory that a pixel takes besides.")
+    kept = property(lambda self: 16 + PER_LATENT * self.model.config.level.latent, doc="Bytes of memory that a pixel takes besides.")
 
     def synthesize(self, latent: torch.Tensor, level: int, height: int, width: int) -> np.ndarray:
         """Picture uint8 [H, W, 3] of a latent [1, M, h, w]."""

@@ -281,7 +281,7 @@ class RnnCodec(Codec):
     layers = property(lambda self: self.model.config.layers, doc="Layers of the model.")
     first = property(lambda self: 2 if self._hdec else 1, doc="Chunks of a layer.")
     dial = property(lambda self: f"{self.layers} layer{'s' * (self.layers > 1)}")
-    memory = property(lambda self: PER_PIXEL * self.model.config.width, doc="Bytes of memory that a pixel takes.")
+    memory, kept = 0.0, property(lambda self: PER_PIXEL * self.model.config.width, doc="Bytes of memory that a pixel takes; nothing runs in pieces.")
 
     def tables(self, k: int) -> Tables:
         """Tables of the factorized prior of layer `k`, counted from 0."""

@@ -70,12 +70,10 @@ def _write_latents(net, qy, qz, ty, tz, y, z, extend: bool):
     medians = shifted(net.entropy_bottleneck)[1] if extend else 0.0
     k = qz.index((z - medians).cpu(), extend)
     _write(encoder, escapes, _as_index(k), _channel_rows(z.shape), tz, qz.num_levels)
-    slices = net.split(y)
     def code(i, mean, scale):
         rows = _as_index(scale_indexes(scale))
         seen.append(rows.ravel()); checksums.append(index_checksums(rows))
-        y, slices[i] = slices[i], None  # not needed any more
-        k = _in_parts(lambda v: qy.index(v, extend), (y - mean).cpu())
+        k = _in_parts(lambda v: qy.index(v, extend), (net.part(y, i) - mean).cpu())
         _write(encoder, escapes, _as_index(k), rows, ty, qy.num_levels)
         return _in_parts(qy.dequantize, k).to(mean.device) + mean
     net.latents(qz.dequantize(k).to(z.device) + medians, code, qy.step)
@@ -140,7 +138,7 @@ class StanhDecoder(WholeDecoder):
 
 # %% ../../nbs/stanh/04_codec.ipynb #2577d1f7
 PER_PIXEL = 6  # bytes of memory for each pixel of a piece and each channel of the outermost layer, at half the resolution
-PER_LATENT = 0.3  # bytes of memory for each pixel of the picture and each channel of y
+PER_LATENT = 1 / 12  # bytes of memory for each pixel of the picture and each channel of y, beside those of the picture itself and of what is coded
 
 class StanhCodec(Codec):
     """Variable-rate codec: any quality from 0 to 100, in steps of a 256th of the way between two rate points (STanH, sec. III)."""
@@ -153,7 +151,7 @@ class StanhCodec(Codec):
 
     points = property(lambda self: len(self.model.points), doc="Rate points on the dial.")
     dial = property(lambda self: f"{self.points} rate points")
-    kept = property(lambda self: PER_LATENT * self.model.anchors[0].config.latent, doc="Bytes of memory that a pixel takes besides.")
+    kept = property(lambda self: 16 + PER_LATENT * self.model.anchors[0].config.latent, doc="Bytes of memory that a pixel takes besides.")
 
     @property
     def memory(self) -> float:
