@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['LEAN', 'LEAN_SMOKE', 'SLOPE', 'LeanConfig', 'Leaky', 'activation', 'Units', 'Bottleneck', 'Up', 'lean_analysis',
            'lean_synthesis', 'checkerboard', 'merge', 'SliceNetwork', 'Lean', 'components', 'principal_start', 'asleep',
-           'multiply_adds']
+           'lean_config_of', 'multiply_adds']
 
 # %% ../nbs/ground/07_lean.ipynb #bbc7741d
+import re
 from dataclasses import dataclass
 from collections.abc import Callable
 import torch
@@ -271,6 +272,16 @@ def asleep(
     finally:
         for hook in hooks: hook.remove()
     return float(torch.cat(quiet).mean()) if quiet else 0.0
+
+# %% ../nbs/ground/07_lean.ipynb #d55a7f67
+def lean_config_of(
+    state: dict,  # tensors of a `Lean`
+) -> LeanConfig:
+    """Configuration of a lean network, read off the shapes of its tensors; raises `KeyError` or `ValueError` for those of another."""
+    first, second, third = sorted(int(m[1]) for k in state if (m := re.fullmatch(r"g_a\.(\d+)\.weight", k)))
+    end, near = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("g_a.")), [state[k] for k in sorted(state) if re.fullmatch(r"slices\.\d+\.near\.weight", k)]
+    size = {"quarter": f"g_a.{first}", "eighth": f"g_a.{second}", "hyper": "h_a.1", "feature": "h_s.4", "width": "h_a.5", "hidden": "slices.0.near"}
+    return LeanConfig(blocks=(second - first - 1, third - second - 1, end - third - 1), widths=tuple(w.shape[1] for w in near), **{n: len(state[f"{k}.weight"]) for n, k in size.items()})
 
 # %% ../nbs/ground/07_lean.ipynb #bf1e69a2
 @torch.no_grad()

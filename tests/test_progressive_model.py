@@ -34,7 +34,7 @@ def test_published_picture(quality):
     with torch.no_grad():
         out = model(IMAGE, quality=quality, ranking="slice")
         y_base, y_top = model.analyze(IMAGE)
-        z_hat, _ = model.side_information(torch.cat([y_base, y_top], 1))
+        z_hat, _ = model.code_z(model.side(y_base, y_top))
         base, params, _ = model.base_level(y_base, z_hat)
         state = predict(model, z_hat, base, params)
         mask = slice_mask(state.scale, quality, 4)
@@ -91,7 +91,7 @@ def test_a_published_gate_refines_what_it_says(gate, inside):
     model = random_model(replace(PROGRESSIVE_SMOKE, rems=(10.0,)))
     with torch.no_grad():
         y_base, y_top = model.analyze(IMAGE)
-        z_hat, _ = model.side_information(torch.cat([y_base, y_top], 1))
+        z_hat, _ = model.code_z(model.side(y_base, y_top))
         base, params, _ = model.base_level(y_base, z_hat)
         start = predict(model, z_hat, base, params)
         after = refined(model, start, y_top - y_base, 50, gate)

@@ -57,7 +57,23 @@ def test_profiles_name_what_exists(profile, stage):
     with torch.device("meta"): model = training.network_for(settings, stage)
     assert any(p.requires_grad for p in training.freeze(model, stage, settings.get("lrp", True)).parameters())
     training.make_plan(settings)
-    training.Objective(stage, settings, model.config.rems)
+    training.task_for(model, stage, settings, torch.rand(1, 3, 64, 64))
+
+
+def test_lean_parts_train_from_a_joint_network(tmp_path):
+    """Everything at first, then the decoder and the refinement alone; what comes out is a codec."""
+    from stanhlic.stanh import training as joint
+    joint.run("joint", out=tmp_path / "joint", device="cpu")
+    lean = [s for s in SHORT if not s.startswith("val_batch")] + ["val_batch=2", "network=lean-smoke", "lmbda=[0.002, 0.02]"]
+    first = training.run("first", out=tmp_path / "first", init=tmp_path / "joint", set=lean, device="cpu")
+    rem = training.run("rem", out=tmp_path / "rem", init=tmp_path / "first", set=[*lean, "rems=1"][:-1], device="cpu")
+    tensors = [training._tensors(path) for path in (first, rem)]
+    assert {k.split(".")[0] for k, v in tensors[0].items() if not torch.equal(v, tensors[1][k])} == {"refinement"}
+    stages = inspect_weights(rem)["provenance"]["stages"]
+    assert [s["stage"] for s in stages] == ["joint", "first", "rem"]
+    codec, picture = load_codec(rem, device="cpu"), sample_photograph()[:100, :90]
+    data = codec.encode(picture)
+    assert codec.decode(data).shape == codec.decode(data[:codec.cuts(data)[0]]).shape == picture.shape
 
 
 def test_settings_as_one_types_them(tmp_path):

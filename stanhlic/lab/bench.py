@@ -128,8 +128,7 @@ def _random_rnn(size, device):
 
 def _random_progressive(size, device):
     from stanhlic.progressive.codec import ProgressiveCodec
-    from stanhlic.progressive.model import random_model
-    from stanhlic.progressive.networks import SIZES
+    from stanhlic.progressive.model import SIZES, random_model
     return ProgressiveCodec(random_model(SIZES[size]), f"random progressive {size}", device=device)
 
 def random_codec(

@@ -1,4 +1,5 @@
 """What a progressive file says of itself, how much of it has arrived, and cutting it; no network is needed."""
+import math
 import zlib
 from dataclasses import dataclass
 
@@ -9,6 +10,25 @@ from ..errors import CutFile, DamagedFile, StanhlicError
 TRUNCATABLE = True
 RANKINGS = ("global", "slice", "random", "channel")  # orders in which the residual may be sent
 MULTIPLE = 64                                        # pixels; sides are padded to it
+
+
+def share_count(
+    quality: float,  # percentage of elements, 0 to 100
+    elements: int,   # n
+) -> int:            # elements sent
+    """Number of elements that a quality sends; raises `StanhlicError` outside 0 to 100."""
+    if not 0 <= quality <= 100: raise StanhlicError(f"quality {quality:g} is outside 0 to 100; choose one in between")
+    if quality in (0, 100): return elements if quality else 0
+    return min(elements, math.floor(quality / 100 * (elements - 1)) + 1)
+
+
+def stage_counts(
+    config: dict,   # of the model
+    elements: int,  # of one latent
+) -> list[int]:
+    """Elements that each stage of a whole file sends: of lean parts a share of all, else those from one checkpoint to the next."""
+    ends = [share_count(q, elements) for q in (*config["rems"], 100.0)]
+    return ends if "steps" in config else [b - a for a, b in zip((0, *ends), ends)]
 
 
 def share_quality(
@@ -140,7 +160,8 @@ def describe_params(
 ) -> dict:
     """A file's own parameters, readable: order, elements, base and takeover."""
     layout = Layout.from_bytes(header.params)
-    elements = 16 * -(-header.height // MULTIPLE) * -(-header.width // MULTIPLE) * config["level"]["latent"]
+    latent = config["level"].get("latent") or sum(config["level"]["widths"])
+    elements = sum(stage_counts(config, 16 * -(-header.height // MULTIPLE) * -(-header.width // MULTIPLE) * latent))
     if layout.elements > elements: raise DamagedFile("the file claims more elements than the picture has; it is damaged, fetch it again")
     return {"quality": round(share_quality(layout.elements, elements), 3), "ranking": layout.ranking, "elements": layout.elements, "base_bytes": layout.base_bytes,
             "top_decoder_from": crossover_count(layout.crossover, elements), "checkpoints": list(config["rems"]), "checks": [f"{c:08x}" for c in layout.checks]}

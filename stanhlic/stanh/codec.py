@@ -7,7 +7,7 @@ __all__ = ['PER_PIXEL', 'PER_LATENT', 'tables_at', 'StanhAnalysis', 'place', 'nu
            'between_levels', 'relax', 'relaxation', 'model_config_of']
 
 # %% ../../nbs/stanh/04_codec.ipynb #b2866bb2
-import copy, math, re
+import copy, math
 from collections import OrderedDict
 from collections.abc import Callable
 import numpy as np
@@ -16,6 +16,7 @@ from ..codec import MULTIPLE, Analysis, Codec, WholeDecoder
 from ..container import Header
 from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, encode_integers, state_crc
 from ..errors import DamagedFile, StanhlicError
+from ..lean import lean_config_of
 from ..priors import bits, gaussian_mass, scale_indexes, scale_table
 from ..refine import Choice, Relaxation, between, cost_of, tabulated
 from ..sync import DESYNC, index_checksums, settle, split_checksums
@@ -262,13 +263,6 @@ def relaxation(self: StanhCodec, a: StanhAnalysis, n: int) -> Relaxation:
 StanhCodec.relaxation = relaxation
 
 # %% ../../nbs/stanh/04_codec.ipynb #ef879317
-def _lean_config(s: dict) -> dict:
-    "Sizes of a lean network, read off the shapes of its tensors"
-    first, second, third = sorted(int(m[1]) for k in s if (m := re.fullmatch(r"g_a\.(\d+)\.weight", k)))
-    end, near = 1 + max(int(k.split(".")[1]) for k in s if k.startswith("g_a.")), [s[k] for k in sorted(s) if re.fullmatch(r"slices\.\d+\.near\.weight", k)]
-    size = {"quarter": f"g_a.{first}", "eighth": f"g_a.{second}", "hyper": "h_a.1", "feature": "h_s.4", "width": "h_a.5", "hidden": "slices.0.near"}
-    return {"network": "lean", "blocks": (second - first - 1, third - second - 1, end - third - 1), "widths": tuple(w.shape[1] for w in near)} | {n: len(s[f"{k}.weight"]) for n, k in size.items()}
-
 def model_config_of(
     state: dict,  # name -> tensor
 ) -> dict:        # as `model_config` gives it; λ is not in the tensors
@@ -277,7 +271,7 @@ def model_config_of(
     try:
         if any(k.startswith("anchors.1.") for k in state): raise StanhlicError("several anchors")
         net = {k.removeprefix(own): v for k, v in state.items() if k.startswith(own)}
-        anchor = _lean_config(net) if "slices.0.near.weight" in net else vars(config_of(net))
+        anchor = vars(lean_config_of(net) if "slices.0.near.weight" in net else config_of(net))
         jumps = [[2 * len(state[f"points.{i}.{part}.raw_jumps"]) for part in "yz"] for i in range(count)]
     except (KeyError, ValueError) as e:
         raise StanhlicError("these tensors do not show the sizes of a STanH model; give its configuration too, from_state_dict(state, config)") from e
