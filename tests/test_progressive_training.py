@@ -64,9 +64,8 @@ def test_lean_parts_train_from_a_joint_network(tmp_path):
     """Everything at first, then the decoder and the refinement alone; what comes out is a codec."""
     from stanhlic.stanh import training as joint
     joint.run("joint", out=tmp_path / "joint", device="cpu")
-    lean = [s for s in SHORT if not s.startswith("val_batch")] + ["val_batch=2", "network=lean-smoke", "lmbda=[0.002, 0.02]"]
-    first = training.run("first", out=tmp_path / "first", init=tmp_path / "joint", set=lean, device="cpu")
-    rem = training.run("rem", out=tmp_path / "rem", init=tmp_path / "first", set=[*lean, "rems=1"][:-1], device="cpu")
+    run = lambda stage, init: training.run(stage, out=tmp_path / stage, init=tmp_path / init, set=(*SHORT, "network=lean-smoke", "lmbda=[0.002, 0.02]"), device="cpu")
+    first, rem = run("first", "joint"), run("rem", "first")
     tensors = [training._tensors(path) for path in (first, rem)]
     assert {k.split(".")[0] for k, v in tensors[0].items() if not torch.equal(v, tensors[1][k])} == {"refinement"}
     stages = inspect_weights(rem)["provenance"]["stages"]

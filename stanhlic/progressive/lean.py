@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROGRESSIVE_LEAN', 'PROGRESSIVE_LEAN_SMOKE', 'ProgressiveLeanConfig', 'posterior', 'Refinement', 'Known', 'begin',
-           'LeanNetworks', 'lean_base_pass', 'lean_predict', 'in_steps']
+           'LeanNetworks', 'in_steps']
 
 # %% ../../nbs/progressive/02_lean.ipynb #49758bab
 from dataclasses import dataclass, replace
@@ -169,7 +169,7 @@ class LeanNetworks(nn.Module):
         return lmbda[0] ** (1 - t) * lmbda[1] ** t
 
 # %% ../../nbs/progressive/02_lean.ipynb #c8514d9c
-def lean_base_pass(self: LeanNetworks, z_hat: torch.Tensor, code: Callable) -> tuple:
+def _base_pass(self: LeanNetworks, z_hat: torch.Tensor, code: Callable) -> tuple:
     """ŷ^b [N, M, h, w] and σ of each of its elements, in a list; `code(i, mean, scale)` supplies each part."""
     scales = []
     def keeping(i, mean, scale):
@@ -177,12 +177,12 @@ def lean_base_pass(self: LeanNetworks, z_hat: torch.Tensor, code: Callable) -> t
         return code(i, mean, scale)
     return self.net.latents(z_hat, keeping), [self.join(scales)] if len(scales) else []
 
-def lean_predict(self: LeanNetworks, z_hat: torch.Tensor, base: torch.Tensor, base_params: list) -> Known:
+def _predict(self: LeanNetworks, z_hat: torch.Tensor, base: torch.Tensor, base_params: list) -> Known:
     """State when the base has arrived and nothing of the residual."""
     feature, (scale,) = self.net.h_s(z_hat), base_params
     return begin(base, feature, *self.refinement(feature, base, posterior(base, scale, base, 1.0)[1], self.size), self.config.steps[0])
 
-LeanNetworks.base_pass, LeanNetworks.predict = lean_base_pass, lean_predict
+LeanNetworks.base_pass, LeanNetworks.predict = _base_pass, _predict
 
 # %% ../../nbs/progressive/02_lean.ipynb #955247e7
 def _scale_input(layer, factor):

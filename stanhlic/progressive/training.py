@@ -204,7 +204,7 @@ def _same_loop(model, path):
     from stanhlic.modelfile import inspect_weights
     if (file := _file(path)).suffix != ".safetensors" or (held := inspect_weights(file))["system"] != "progressive": return
     there = held["config"].get("closed_loop", False)
-    if there != model.config.closed_loop: raise StanhlicError(f"{path}: was trained with closed_loop={str(there).lower()}; add closed_loop={str(there).lower()} to the settings")
+    if there != getattr(model.config, "closed_loop", False): raise StanhlicError(f"{path}: was trained with closed_loop={str(there).lower()}; add closed_loop={str(there).lower()} to the settings")
 
 def _network(path) -> dict:
     """State dict there, without the rate points of a STanH file and with its first anchor alone."""
@@ -269,7 +269,7 @@ def _profiles():
     return Path(stanhlic.__file__).parent / "progressive" / "profiles.yaml"
 
 _VARIANT = ("rem_depth", "rem_mean", "closed_loop", "support", "decoders", "hypers", "encoders")
-_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"top": "high.safetensors", "store": "fp16", "between": 0.5}  # with an example each
+_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"top": "high.safetensors", "store": "fp16", "between": 0.5, "lmbda": [0.002, 0.03]}  # with an example each
 
 def network_for(settings: dict, stage: str) -> Progressive:
     """Untrained network of a stage's settings: its size, with the variant they name. Raises `StanhlicError` if there is none."""
@@ -279,9 +279,7 @@ def network_for(settings: dict, stage: str) -> Progressive:
     if wrong: raise StanhlicError(f"{wrong[0]}={variant[wrong[0]]}; choose 1 or 2")
     if variant.get("support", 0) < 0: raise StanhlicError(f"support={variant['support']}; choose 0 or more")
     size, ranking = SIZES[settings["network"]], settings.get("ranking", "global")
-    if not isinstance(size, ProgressiveConfig):
-        if variant or "rems" in settings: raise StanhlicError(f"a network of lean parts has no variants; leave out {', '.join([*variant, *(['rems'] if 'rems' in settings else [])])}")
-        return new_model(replace(size, ranking=ranking))
+    if not isinstance(size, ProgressiveConfig): return new_model(replace(size, ranking=ranking))  # lean parts have no variants
     rems = tuple(map(float, settings.get("rems", ()))) if stage == "rem" else ()
     return new_model(replace(size, rems=rems, ranking=ranking, **variant))
 
