@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
 """The site: pages from the notebooks, the package, the registry, the figures and the weights; then Sphinx. `python docs/build.py [OUT]`
 
-Writes OUT/source (generated pages), OUT/doctrees and OUT/html; OUT is docs/_build unless given. Any warning is a failure."""
+Writes OUT/source (generated pages), OUT/doctrees, OUT/decode (the page that decodes) and OUT/html; OUT is docs/_build unless given. Any warning
+is a failure."""
 import ast
+import base64
 import copy
+import hashlib
 import io
 import json
 import re
 import shutil
+import subprocess
 import sys
+import tarfile
+import tempfile
 import tokenize
 from itertools import groupby
 from os.path import normpath, relpath
@@ -19,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import nbformat  # noqa: E402
 from readme import directives, kept  # noqa: E402
+from stanhlic import StanhlicError  # noqa: E402
 from stanhlic.lab.tables import table  # noqa: E402
 from stanhlic.lab.reproduce import as_text, list_items, overview, tally  # noqa: E402
 from stanhlic.modelfile import inspect_weights# noqa: E402
@@ -30,13 +37,14 @@ ROOMS = {
     "rnn": ("RNN", "A layered file; every further layer refines the picture."),
 }
 PAPERS = {"stanh": "STanH", "progressive": "Progressive", "rnn": "RNN", "ours": "Beyond the papers"}
-BESIDE = {"docs/train.md": "train/index.md", "RESULTS.md": "results.md", "workflow/README.md": "workflow.md", "CHANGELOG.md": "changelog.md"}  # pages that are files of the repository
+BESIDE = {"docs/train.md": "train/index.md", "docs/browser.md": "browser.md", "RESULTS.md": "results.md", "workflow/README.md": "workflow.md", "CHANGELOG.md": "changelog.md"}  # pages that are files of the repository
 CARDS = {"00_tour.ipynb": ("Get started", "One photograph through all three codecs, in pictures."), "papers/index.md": ("Reproduce", "Each table and figure of the papers: read it, run it, change it."),
          "train/index.md": ("Train", "Your own photographs, your own networks, the published recipes."), "api/index.md": ("API", "Every module and function, with shapes and units.")}
-MENU = {"Start": ["00_tour", "train/index"], "How it works": ["ground/index", "stanh/index", "progressive/index", "rnn/index"],
+MENU = {"Start": ["00_tour", "train/index", "browser"], "How it works": ["ground/index", "stanh/index", "progressive/index", "rnn/index"],
         "Papers": ["papers/index", "registry", "results", "gallery", "weights"], "Reference": ["api/index", "Workflow <workflow>", "changelog"]}
-USES = {"Use: pictures, files, models": r"stanhlic|stanhlic\.(codec|images|metrics|zoo|modelfile|evaluate|view|pillow|cli|files|errors|datasets|refine)|stanhlic\.\w+\.codec",
+USES = {"Use: pictures, files, models": r"stanhlic|stanhlic\.(codec|images|metrics|zoo|modelfile|evaluate|view|pillow|cli|files|errors|datasets|refine|export)|stanhlic\.\w+\.codec",
         "Train and reproduce": r"stanhlic\.(training|soap)|stanhlic\.\w+\.training|stanhlic\.lab.*", "Build: what the codecs are made of": r".*"}
+RUNTIME = ("onnxruntime-web", "1.30.0", "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==")  # npm package, SHA-512 of its file
 SIGNS = {"yes": "✓", "no": "✗", "undecided": "?", "needs": "…"}
 EXPORTED = "Cells with a blue edge are the package: `nbdev-export` writes them to a module. The others are its lessons and tests."
 
@@ -401,10 +409,44 @@ def api(pages):
     pages["api/index.md"] = "\n\n".join([*text, toctree([f"{n.removeprefix('stanhlic.')} <{n}>" for n in names], "hidden")])
 
 
+# %% the page that decodes
+
+def runtime(out):
+    """onnxruntime for browsers, as its package has it, without what the page does not load."""
+    name, version, digest = RUNTIME
+    out.mkdir()
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([shutil.which("npm"), "pack", "--silent", f"{name}@{version}"], cwd=folder, capture_output=True, text=True)
+        found = next(Path(folder).glob("*.tgz"), None)
+        if done.returncode or not found: raise StanhlicError(f"npm does not bring {name} {version}")
+        if base64.b64encode(hashlib.sha512(found.read_bytes()).digest()).decode() != digest: raise StanhlicError(f"{name} {version} is not the file that was tested")
+        with tarfile.open(found) as packed:
+            for part in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"): (out / part).write_bytes(packed.extractfile(f"package/dist/{part}").read())
+
+
+def decoder(out, models=None):
+    """The page decode.html with all that it loads, for some models, by default the stanh models that ship; raises `StanhlicError` if something for it is missing here."""
+    from stanhlic.datasets import sample_photograph
+    from stanhlic.export import export
+    from stanhlic.zoo import load_codec
+    if not shutil.which("npm"): raise StanhlicError("npm is not installed")
+    codecs = [load_codec(p, "cpu") for p in models or sorted((ROOT / "stanhlic/weights").glob("stanh-*.safetensors"))]
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(ROOT / "docs/decode", out / "decode", ignore=shutil.ignore_patterns("*.html", "package.json"))
+    shutil.copy(ROOT / "docs/decode/decode.html", out)
+    runtime(out / "decode/ort")
+    for c in codecs:
+        folder = export(c, out / "decode/models" / c.name).parent
+        for name in ("analysis", "hyper_analysis"): (folder / f"{name}.onnx").unlink()  # of the encoder
+    (out / "decode/models/models.json").write_text(json.dumps([{"name": c.name, "fingerprint": c.fingerprint.hex()} for c in codecs]))
+    (out / "decode/example.slic").write_bytes(codecs[0].encode(sample_photograph()))
+
+
+
 # %% all of it
 
-def write(source):
-    """All pages and pictures into a new folder."""
+def write(source, without=None):
+    """All pages and pictures into a new folder; `without` says why the page that decodes is not there."""
     items, pages, rows = list_items(), {}, {}
     for r in overview(ROOT): rows.setdefault(r["item"], []).append({"item": r["item"], **as_text(r)})
     pages |= {page: relinked((ROOT / file).read_text(encoding="utf-8"), page, file) for file, page in BESIDE.items() if beside(file)}
@@ -412,6 +454,8 @@ def write(source):
     for part in (registry, gallery): part(pages, items, rows)
     weights(pages)
     api(pages)
+    head, _, rest = pages["browser.md"].partition("\n")
+    pages["browser.md"] = f"{head}\n\n" + (f"This site was built without the page: {escape(without)}.\n" if without else '<p><a href="decode.html"><strong>Open the page</strong></a></p>\n') + rest
     shutil.rmtree(source, ignore_errors=True)
     for name, text in pages.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -424,9 +468,14 @@ def write(source):
 def main():
     from sphinx.cmd.build import build_main
     out = Path(sys.argv[1] if sys.argv[1:] else ROOT / "docs/_build")
-    write(out / "source")
+    without = None
+    try: decoder(out / "decode")
+    except StanhlicError as e: without = str(e)
+    write(out / "source", without)
     shutil.rmtree(out / "html", ignore_errors=True)
     done = build_main(["-q", "-W", "--keep-going", "-E", "-b", "html", "-c", str(ROOT / "docs"), "-d", str(out / "doctrees"), str(out / "source"), str(out / "html")])
+    if not done and not without: shutil.copytree(out / "decode", out / "html", dirs_exist_ok=True)
+    if without: print(f"without decode.html: {without}")
     if not done: print(f"site: {out / 'html' / 'index.html'}")
     sys.exit(done)
 

@@ -22,6 +22,7 @@ Everything refused is a `StanhlicError` with one line that says what to do; its 
     rnn                    layered files from a recurrent model
     progressive            files that may be cut at any byte
     zoo                    models by name or fingerprint
+    export, parts          networks as ONNX files; networks cut into what runs one after another
     evaluate, view, cli    measuring on pictures; a page that shows a codec; the command `stanhlic`
     datasets, lab          pictures to measure on; what only the papers' figures need
 """
@@ -40,8 +41,8 @@ DEFAULT_MODEL = "stanh-zou22-compact"  # of `load`, `encode` and the command lin
 
 __all__ = ["CutFile", "CutFileWarning", "DEFAULT_MODEL", "DamagedFile", "NotEnoughMemory", "OutOfReach", "StanhlicError", "WrongModel",
            "decode", "encode", "extras", "info", "load", "models"]
-_MODULES = ("backbone", "cli", "codec", "container", "datasets", "entropy", "errors", "evaluate", "files", "images", "lab", "lean", "metrics", "modelfile",
-            "pillow", "priors", "progressive", "refine", "rnn", "soap", "stanh", "strips", "sync", "training", "view", "zoo")
+_MODULES = ("backbone", "cli", "codec", "container", "datasets", "entropy", "errors", "evaluate", "export", "files", "images", "lab", "lean", "metrics", "modelfile",
+            "parts", "pillow", "priors", "progressive", "refine", "rnn", "soap", "stanh", "strips", "sync", "training", "view", "zoo")
 
 
 def __getattr__(name: str):

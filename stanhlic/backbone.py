@@ -113,7 +113,7 @@ def shift_mask(
     shift: int,
 ) -> torch.Tensor:  # [windows, w², w²]: 0 within a region, -100 between regions
     """Attention mask that separates what a cyclic shift brought together."""
-    band = lambda size: torch.bucketize(torch.arange(size), torch.tensor([size - window, size - shift]), right=True)
+    band = lambda size: sum((torch.arange(size) >= size - width).int() for width in (window, shift))
     region = 3 * band(height)[:, None] + band(width)[None, :]
     ids = to_windows(region[None, :, :, None].float(), window)[..., 0]
     return (ids[:, :, None] != ids[:, None, :]) * -100.0
@@ -134,7 +134,7 @@ class _WindowHeads(nn.Module):
         b, t, c = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        if mask is not None: bias = bias + mask.repeat(b // len(mask), 1, 1)[:, None]
+        if mask is not None: bias = bias + mask.repeat(b // mask.shape[0], 1, 1)[:, None]
         weights = torch.softmax((q * (c // self.heads) ** -0.5) @ k.transpose(-2, -1) + bias.to(q.dtype), -1)
         return self.proj((weights.to(v.dtype) @ v).transpose(1, 2).reshape(b, t, c))
 

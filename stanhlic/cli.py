@@ -483,6 +483,35 @@ def _view(
     _remark(source, page.note)
     _say(f"{target}: {_size(len(page.text))}, {page.stops} stop{'s' * (page.stops > 1)}, {time.monotonic() - start:.0f} s; open it in a browser")
 
+@app.command("export")
+def _export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or file.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write, new or empty.")],
+    force: Force = False, threads: Threads = None, as_json: Json = False,
+):
+    """Write the networks of a model as ONNX files.
+
+    A file for each network, of any height and width: analysis, synthesis, and the entropy networks slice by slice as a decoder needs them.
+    Each is checked against torch with onnxruntime, to 1e-5. model.json names them in the order in which they run; for a stanh model it also
+    holds the levels of every rate point, and the integer tables of every position on the dial lie beside it. With these a file decodes
+    without Python: the page decode.html of the site does so in a browser.
+
+    Needs pip install "stanhlic[onnx]".
+
+    \b
+    Examples:
+      stanhlic export stanh-compact onnx/
+      stanhlic export my-model.safetensors onnx/
+    """
+    if os.path.lexists(out) and not os.path.isdir(out): raise StanhlicError(f"{out}: is a file; name a folder")
+    if not force and os.path.isdir(out) and os.listdir(out): raise StanhlicError(f"{out}: holds files already; name another folder, or --force writes over them")
+    from stanhlic.export import OPSET, export
+    rows = []
+    told = lambda name, size, far: rows.append((f"{name}.onnx", _size(size), f"{far:.1e}"))
+    with _busy("exporting"): path = export(_zoo().load_codec(model, "cpu"), out, told)
+    if as_json: _say(path.read_text()); return
+    _say(_table(rows, ("network", "size", "differs from torch")) + f"\n{path}: {len(rows)} networks of opset {OPSET}, {_size(sum(f.stat().st_size for f in Path(out).iterdir()))} in all")
+
 def _qualities(words):
     "Numbers from words like `0,25,50`"
     try: return [float(w) for word in words for w in word.replace(",", " ").split()]

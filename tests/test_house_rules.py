@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NBS, LIB = ROOT / "nbs", ROOT / "stanhlic"
 ROOMS = {"stanh", "rnn", "progressive"}                              # they do not know each other
-TOP = {"", "zoo", "evaluate", "view", "cli", "pillow", "__main__"}               # "" is the face
+TOP = {"", "zoo", "evaluate", "view", "cli", "pillow", "export", "__main__"}     # "" is the face
 HEAVY = ("torch", "torchvision", "torch_geometric", "compressai", "matplotlib.pyplot")
 
 NOTEBOOKS = [p for p in sorted(NBS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
