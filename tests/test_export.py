@@ -37,7 +37,11 @@ def exported(tmp_path_factory, cli):
     """model.json of a small model of each kind, by name, each beside its files."""
     pytest.importorskip("onnx", reason=HINT); pytest.importorskip("onnxruntime", reason=HINT)
     folder = tmp_path_factory.mktemp("exported")
-    files = {"lean": lean_model(folder)} | {kind: CORPUS / f"{kind}.safetensors" for kind in ("stanh", "rnn", "progressive")}
+    from stanhlic.progressive.lean import PROGRESSIVE_LEAN_SMOKE
+    from stanhlic.progressive.model import model_config as staged_config, random_model
+    staged = random_model(PROGRESSIVE_LEAN_SMOKE)
+    save_weights(folder / "staged.safetensors", staged.state_dict(), {"system": "progressive", "name": "staged", "config": staged_config(staged), "provenance": {"seed": 0}})
+    files = {"lean": lean_model(folder), "staged": folder / "staged.safetensors"} | {kind: CORPUS / f"{kind}.safetensors" for kind in ("stanh", "rnn", "progressive")}
     for name, path in files.items():
         done = cli("export", path, folder / name)
         assert done.returncode == 0, done.stderr
@@ -48,6 +52,7 @@ def exported(tmp_path_factory, cli):
 @pytest.mark.parametrize("name, some", [
     ("lean", ["analysis", "hyper_analysis", "hyper_synthesis", "slice0_black", "slice0_white", "slice0_whole", "slice1_black", "join", "synthesis"]),
     ("stanh", ["analysis", "hyper_analysis", "hyper_synthesis", "slice0", "slice0_whole", "slice1", "join", "synthesis"]),
+    ("staged", ["analysis", "hyper_analysis", "hyper_synthesis", "slice0_black", "slice1_whole", "join", "refinement", "synthesis"]),
     ("rnn", ["encoder", "hyper_encoder", "hyper_decoder", "decoder"]),
     ("progressive", ["hyper_base", "base0", "base0_whole", "residual0_mean", "residual0_scale", "residual0_whole", "refine0_0", "synthesis_base", "synthesis_top"])])
 def test_every_network_is_there_and_agrees(exported, name, some):
@@ -64,15 +69,16 @@ def test_every_network_is_there_and_agrees(exported, name, some):
         assert dims and all(d.dim_param for d in dims) or not dims and n == "join"  # heights and widths are free
 
 
-@pytest.mark.parametrize("name", ["lean", "stanh", "rnn", "progressive"])
+@pytest.mark.parametrize("name", ["lean", "stanh", "staged", "rnn", "progressive"])
 def test_the_plan_names_what_is_known_by_then(exported, name):
     told = exported[name][0]
-    given, seen = {"x", "step", "z_hat", "residual"}, []
+    given, known = {"x", "step", "z_hat", "residual", "mean", "scale", "y_hat", *(f"{kind}{i}" for kind in "hc" for i in range(1, 5))}, set()
     for step in told["plan"]:
-        if "run" in step: seen += step["outputs"]
-        else: seen += [f"value{step['code']}", f"value_top{step['code']}"]
-    assert {n for s in told["plan"] for n in s.get("inputs", ())} - set(seen) - given - {n for n in seen if n.endswith("_next")} <= {"y_hat", *(f"{k}{i}" for k in "hc" for i in range(1, 5)), *(f"value_top{i}" for i in range(9))}
-    assert [s["run"] for s in told["plan"] if "run" in s][0] in ("analysis", "analysis_base", "encoder") and {s["run"] for s in told["plan"] if "run" in s} == set(told["networks"])
+        if "run" in step:
+            assert set(step["inputs"]) <= given | known, step
+            known |= set(step["outputs"])
+        else: known |= {f"value{step['code']}", *(f"value_top{i}" for i in range(9))}
+    assert {s["run"] for s in told["plan"] if "run" in s} == set(told["networks"])
 
 
 def test_weights_of_half_precision_are_stored_as_such(exported):

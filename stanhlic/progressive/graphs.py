@@ -3,8 +3,15 @@ from collections.abc import Callable
 
 import torch
 
-from ..parts import Part, cat
+from ..parts import Part, cat, walk_lean
+from ..priors import SCALE_MIN
+from .lean import LeanNetworks, posterior
 from .networks import Networks
+
+
+def _rounded(v, mean, step=1.0):
+    "The value that comes out of the coder"
+    return torch.round((v - mean) / step) * step + mean
 
 
 def _hyper(nets: Networks, level: int) -> Part:
@@ -26,7 +33,7 @@ def _base(nets, z_hat, y, run, code):
         support = dict(list(done.items())[:nets.config.level.support])
         predict = Part(lambda m, s, *known, a=cc_mean, b=cc_scale: (a(torch.cat([m, *known], 1)), b(torch.cat([s, *known], 1))), cc_mean, cc_scale)
         params[f"mean{i}"], params[f"scale{i}"] = mean, scale = run(f"base{i}", predict, dict(mean_feature=mean_feature, scale_feature=scale_feature, **support), [f"mean{i}", f"scale{i}"])
-        value = code(i, mean, scale, torch.round(y[i] - mean) + mean)
+        value = code(i, mean, scale, _rounded(y[i], mean))
         done[f"base{i}"], = run(f"base{i}_whole", _correction(lrp), {f"value{i}": value, "mean_feature": mean_feature, **support}, [f"base{i}"])
     return done, params
 
@@ -59,35 +66,57 @@ def _top(nets, value, supports, run):
     return done
 
 
+def _walk_published(nets, x, run, code):
+    "Base, whole residual, and at the end the refinement of each checkpoint"
+    c, slices = nets.config, nets.config.level.slices
+    if c.encoders == 1: y_base, y_top = run("analysis", Part(lambda x: tuple(nets.g_a(x).chunk(2, 1)), nets.g_a), dict(x=x), ["y_base", "y_top"])
+    else: y_base, y_top = (run(f"analysis_{name}", g, dict(x=x), [f"y_{name}"])[0] for name, g in zip(("base", "top"), nets.g_a))
+    z, = run("hyper_analysis", Part(nets.side, nets.h_a), dict(y_base=y_base, y_top=y_top), ["z"])
+    z_hat = _rounded(z, nets.entropy_bottleneck.medians())
+    base, params = _base(nets, z_hat, y_base.chunk(slices, 1), run, code)
+    means, scales, supports = _residual(nets, z_hat, base, run)
+    all_base, = run("join_base", cat(), base, ["y_hat_base"])
+    mean = torch.cat(list(means.values()), 1)
+    value = code(slices, mean, torch.cat(list(scales.values()), 1), _rounded(nets.target(y_base, y_top, all_base), mean))
+    top = _top(nets, value.chunk(slices, 1), supports, run)
+    all_top, = run("join_top", cat(), top, ["y_hat_top"])
+    for number, rems in enumerate(nets.post_latent if c.rems else ()):
+        for i, rem in enumerate(rems):
+            own = {n: t for n, t in ((f"mean_top{i}", means[f"mean_top{i}"]), (f"scale_top{i}", scales[f"scale_top{i}"])) if c.rem_mean or n[0] == "s"}
+            refine = Part(lambda y, m, s, *own, a=rem: a(y, torch.cat([m, s], 1), torch.cat(own, 1)), rem)
+            run(f"refine{number}_{i}", refine, {f"top{i}": top[f"top{i}"], f"mean{i}": params[f"mean{i}"], f"scale{i}": params[f"scale{i}"], **own}, [f"change{number}_{i}"])
+    if c.decoders == 1: return run("synthesis", nets.g_s, dict(y_hat_top=all_top), ["picture"])
+    for name, g, latent in zip(("base", "top"), nets.g_s, (all_base, all_top)): run(f"synthesis_{name}", g, {f"y_hat_{name}": latent}, [f"picture_{name}"])
+
+
+def _walk_staged(nets, x, run, code):
+    "Base, then each stage with the refinement before it"
+    y, = run("analysis", nets.net.g_a, dict(x=x), ["y"])
+    z, = run("hyper_analysis", nets.net.h_a, dict(y=y), ["z"])
+    z_hat, scales, parts = _rounded(z, nets.entropy_bottleneck.medians()), [], nets.parts(y)
+    def base_part(i, mean, scale):
+        scales.append(scale)
+        return code(i, mean, scale, _rounded(parts[i], mean))
+    value = walk_lean(nets.net, z_hat, torch.tensor(1.0), run, base_part)
+    scale, feature, refine = posterior(value, nets.join(scales), value, 1.0)[1], nets.net.h_s(z_hat), Part(lambda f, m, s: nets.refinement(f, m, s, nets.size), nets.refinement)
+    for number, step in enumerate(nets.config.steps):
+        mean, scale = run("refinement", refine, dict(feature=feature, mean=value, scale=scale), ["mean_refined", "scale_refined"])
+        value = code(len(parts) + number, mean, scale, _rounded(y, mean, step))
+        value, scale = posterior(mean, scale.clamp(min=SCALE_MIN * step), value, step)
+    value, _ = run("refinement", refine, dict(feature=feature, mean=value, scale=scale), ["mean_refined", "scale_refined"])
+    run("synthesis", nets.net.g_s, dict(y_hat=value), ["picture"])
+
+
 def walk(
     codec,            # a `ProgressiveCodec`
     x: torch.Tensor,  # picture [1, 3, H, W], sides multiples of 64
     run: Callable,    # (name, network, inputs by name, names of its outputs) -> outputs; what is told of every network
-    code: Callable,   # (part, mean, scale, value) -> value; what is told of everything coded: slices of the base, then all of the residual
+    code: Callable,   # (part, mean, scale, value) -> value; what is told of everything coded: parts of the base, then the residual or its stages, whole
 ) -> None:
-    """Send a picture through every network: base, whole residual, and at the end the refinement of each checkpoint."""
-    nets, slices = codec.model, codec.model.config.level.slices
-    if nets.config.encoders == 1: y_base, y_top = run("analysis", Part(lambda x: tuple(nets.g_a(x).chunk(2, 1)), nets.g_a), dict(x=x), ["y_base", "y_top"])
-    else: y_base, y_top = (run(f"analysis_{name}", g, dict(x=x), [f"y_{name}"])[0] for name, g in zip(("base", "top"), nets.g_a))
-    z, = run("hyper_analysis", Part(lambda a, b: nets.h_a(torch.cat([a, b], 1)), nets.h_a), dict(y_base=y_base, y_top=y_top), ["z"])
-    medians = nets.entropy_bottleneck.medians()
-    z_hat = torch.round(z - medians) + medians
-    base, params = _base(nets, z_hat, y_base.chunk(slices, 1), run, code)
-    means, scales, supports = _residual(nets, z_hat, base, run)
-    all_base, = run("join_base", cat(), base, ["y_hat_base"])
-    mean, scale = torch.cat(list(means.values()), 1), torch.cat(list(scales.values()), 1)
-    value = code(slices, mean, scale, torch.round(y_top - (all_base if nets.config.closed_loop else y_base) - mean) + mean)
-    top = _top(nets, value.chunk(slices, 1), supports, run)
-    all_top, = run("join_top", cat(), top, ["y_hat_top"])
-    for number, rems in enumerate(nets.post_latent if nets.config.rems else ()):
-        for i, rem in enumerate(rems):
-            own = {n: t for n, t in ((f"mean_top{i}", means[f"mean_top{i}"]), (f"scale_top{i}", scales[f"scale_top{i}"])) if nets.config.rem_mean or n[0] == "s"}
-            refine = Part(lambda y, m, s, *own, a=rem: a(y, torch.cat([m, s], 1), torch.cat(own, 1)), rem)
-            run(f"refine{number}_{i}", refine, {f"top{i}": top[f"top{i}"], f"mean{i}": params[f"mean{i}"], f"scale{i}": params[f"scale{i}"], **own}, [f"change{number}_{i}"])
-    if nets.config.decoders == 1: return run("synthesis", nets.g_s, dict(latent=all_top), ["picture"])
-    for name, g, latent in zip(("base", "top"), nets.g_s, (all_base, all_top)): run(f"synthesis_{name}", g, {f"y_hat_{name}": latent}, [f"picture_{name}"])
+    """Send a picture through every network."""
+    (_walk_staged if isinstance(codec.model, LeanNetworks) else _walk_published)(codec.model, x, run, code)
 
 
 def beside(codec, write: Callable) -> dict:
-    """For `model.json`: medians about which z is rounded, and the checkpoints of the refinement in percent."""
-    return {"medians": codec.model.entropy_bottleneck.medians().flatten().tolist(), "checkpoints": list(codec.model.config.rems)}
+    """For `model.json`: medians about which z is rounded, the checkpoints in percent, and the steps of the stages between them."""
+    return {"medians": codec.model.entropy_bottleneck.medians().flatten().tolist(), "checkpoints": list(codec.model.config.rems), "steps": list(getattr(codec.model.config, "steps", [1.0]))}

@@ -9,54 +9,13 @@ import torch
 from ..backbone import Zou22
 from ..codec import MULTIPLE
 from ..errors import StanhlicError
-from ..lean import Lean, SliceNetwork, checkerboard, merge
-from ..parts import Part, cat
+from ..lean import Lean
+from ..parts import Part, cat, walk_lean
 from ..priors import SCALE_LEVELS, SCALE_MIN, scale_table
 from ..strips import reach
 from .codec import place, tables_at
 from .file import STEPS
 from .model import shifted
-
-
-def _scaled(parameters, size):
-    "Mean and scale from what a slice network says in units"
-    mean, scale = parameters.chunk(2, 1)
-    return mean * size, (scale * size).clamp(min=SCALE_MIN)
-
-
-def _black(s: SliceNetwork, size) -> Part:
-    "What is known → hidden maps, mean and scale of the black fields"
-    def run(*known):
-        h = s._first(*known)
-        return h, *_scaled(s.black(checkerboard(h)[0]), size)
-    return Part(run, s.gather, s.mix, s.black)
-
-
-def _white(s: SliceNetwork, size) -> Part:
-    "Hidden maps and the black fields → hidden maps, mean and scale of the white fields"
-    def run(h, black):
-        h = s._second(h, black / size)
-        return h, *_scaled(s.white(checkerboard(h)[1]), size)
-    return Part(run, s.near, s.white)
-
-
-def _whole(s: SliceNetwork, size) -> Part:
-    "Hidden maps and both fields → the slice in units, for the slices behind it, and the corrected slice"
-    def run(h, black, white, step):
-        y = merge(black, white) / size
-        return y, y * size + step * 0.5 * torch.tanh(s.correct(torch.cat([h, y], 1)))
-    return Part(run, s.correct)
-
-
-def _walk_lean(net: Lean, z_hat, step, run, code):
-    known, done = dict(feature=run("hyper_synthesis", net.h_s, dict(z_hat=z_hat), ["feature"])[0]), {}
-    for i, (s, size) in enumerate(zip(net.slices, net.h_a[0].size.split(net.config.widths))):
-        h, mean, scale = run(f"slice{i}_black", _black(s, size), known, [f"hidden{i}_black", f"mean{2 * i}", f"scale{2 * i}"])
-        black = code(2 * i, mean, scale)
-        h, mean, scale = run(f"slice{i}_white", _white(s, size), {f"hidden{i}_black": h, f"value{2 * i}": black}, [f"hidden{i}", f"mean{2 * i + 1}", f"scale{2 * i + 1}"])
-        white = code(2 * i + 1, mean, scale)
-        known[f"known{i}"], done[f"slice{i}"] = run(f"slice{i}_whole", _whole(s, size), {f"hidden{i}": h, f"value{2 * i}": black, f"value{2 * i + 1}": white, "step": step}, [f"known{i}", f"slice{i}"])
-    return run("join", cat(), done, ["y_hat"])
 
 
 def _walk_zou22(net: Zou22, z_hat, step, run, code):
@@ -69,7 +28,10 @@ def _walk_zou22(net: Zou22, z_hat, step, run, code):
         value = code(i, mean, scale)
         correct = Part(lambda v, *means, a=lrp: v + 0.5 * torch.tanh(a(torch.cat([*means, v], 1))), lrp)
         done[f"slice{i}"], = run(f"slice{i}_whole", correct, {f"value{i}": value, "mean_feature": mean_feature, **support}, [f"slice{i}"])
-    return run("join", cat(), done, ["y_hat"])
+    return run("join", cat(), done, ["y_hat"])[0]
+
+
+def _nearest(quantizer, v, extend): return quantizer.dequantize(quantizer.index(v, extend))
 
 
 def walk(
@@ -81,7 +43,7 @@ def walk(
     """Send a picture through every network, of each anchor in turn. Raises `StanhlicError` for networks that were plugged in."""
     model, several = codec.model, len(codec.model.anchors) > 1
     for number, net in enumerate(model.anchors):
-        walk_latents = {Lean: _walk_lean, Zou22: _walk_zou22}.get(type(net))
+        walk_latents = {Lean: walk_lean, Zou22: _walk_zou22}.get(type(net))
         if walk_latents is None: raise StanhlicError(f"{codec.name} has networks of another package plugged in; export those with that package")
         n = next(n for n in range(codec.last() + 1) if model.points[n // STEPS].anchor == number)
         _, qy, qz, *_ = codec.at(n)
@@ -89,9 +51,8 @@ def walk(
         y, = tell("analysis", net.g_a, dict(x=x), ["y"])
         z, = tell("hyper_analysis", net.h_a, dict(y=y), ["z"])
         medians = shifted(net.entropy_bottleneck)[1] if codec.extend else 0.0
-        near = lambda q, v: q.dequantize(q.index(v, codec.extend))
-        quantized = lambda i, mean, scale, y=y, net=net, q=qy: code(i, mean, scale, near(q, net.part(y, i) - mean) + mean)
-        y_hat, = walk_latents(net, near(qz, z - medians) + medians, torch.tensor(qy.step), tell, quantized)
+        quantized = lambda i, mean, scale, y=y, net=net, q=qy: code(i, mean, scale, _nearest(q, net.part(y, i) - mean, codec.extend) + mean)
+        y_hat = walk_latents(net, _nearest(qz, z - medians, codec.extend) + medians, torch.tensor(qy.step), tell, quantized)
         tell("synthesis", net.g_s, dict(y_hat=y_hat), ["picture"])
 
 
