@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 import typer
 from . import DEFAULT_MODEL, files
-from .errors import StanhlicError, printable
+from .errors import KeysDoNotFit, StanhlicError, printable
 
 def _say(text, err=False):
     "One way to the terminal, on which no name from a file gives orders"
@@ -512,10 +512,10 @@ def _export(
     if as_json: _say(path.read_text()); return
     _say(_table(rows, ("network", "size", "differs from torch")) + f"\n{path}: {len(rows)} networks of opset {OPSET}, {_size(sum(f.stat().st_size for f in Path(out).iterdir()))} in all")
 
-def _qualities(words):
+def _numbers(words, option):
     "Numbers from words like `0,25,50`"
-    try: return [float(w) for word in words for w in word.replace(",", " ").split()]
-    except ValueError: raise typer.BadParameter(f"--qualities takes numbers with commas between them, not '{' '.join(words)}'") from None
+    try: return [float(w) for word in words or () for w in word.replace(",", " ").split()]
+    except ValueError: raise typer.BadParameter(f"{option} takes numbers with commas between them, not '{' '.join(words)}'") from None
 
 def _without_similarity(rows):
     "A note that names the pictures without MS-SSIM, or None"
@@ -544,7 +544,7 @@ def _eval(
       stanhlic eval --model stanh-zou22-compact --images kodak --out kodak.json
       stanhlic eval --model my.safetensors --images photos/ --qualities 0,50,100 --out my.json
     """
-    chosen = _qualities(qualities or [])
+    chosen = _numbers(qualities, "--qualities")
     if out is None and not as_json: raise typer.BadParameter("give --out FILE.json, --json, or both")
     from stanhlic.evaluate import evaluate, write_results
     _zoo()
@@ -643,6 +643,44 @@ def _train(
     path = room.run(stage, profile=profile, data=data, out=out, init=init, resume=resume, device=device, set=list(overrides or []))
     if first: _say(f"{path}: {_size(path.stat().st_size)}")
 
+@app.command("import")
+def _import(
+    release: Annotated[str, typer.Argument(metavar="RELEASE", help="zou22 (STF's cnn_*.pth.tar), stanh (an anchor, then its rate points or their folder) or progressive.")],
+    paths: Annotated[list[str], typer.Argument(metavar="FILE... OUT", help="The authors' files, and the .safetensors to write.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the model; by default zou22, stanh-zou22 or progressive-zou22, as profile paper of reproduce has them.")] = "",
+    lambdas: Annotated[list[str] | None, typer.Option(metavar="L,L,...", help="Lambda of each rate point, which training starts from and the files do not record.")] = None,
+    rems: Annotated[list[str] | None, typer.Option(metavar="Q,Q,...", help="Qualities of the REM checkpoints in percent, where the file does not record them.")] = None,
+    force: Force = False,
+):
+    """Make a model of the weights that the authors of a method released.
+
+    The tensors stay as they are, in full size; sizes are read off them. Keys that are missing, unexpected or of another shape are all
+    listed, and then nothing is written. No code in a file is run. The new file's path works wherever a name does, its name where
+    STANHLIC_MODELS is its folder.
+
+    \b
+    Examples:
+      stanhlic import zou22 cnn_0067.pth.tar zou22.safetensors --lambdas 0.0067
+      stanhlic import stanh anchor.pth.tar stanh/ stanh-full.safetensors
+      stanhlic import progressive _very_best.pth.tar progressive-full.safetensors
+      STANHLIC_MODELS=. stanhlic reproduce stanh/rd_kodak --profile paper
+    """
+    *given, out = paths
+    if not given: raise typer.BadParameter("give the authors' files, and then the file to write")
+    if not out.endswith(".safetensors"): raise StanhlicError(f"{out}: the last path is the model file to write; let it end in .safetensors")
+    if os.path.lexists(out) and not force: raise StanhlicError(f"{out}: exists already; name another file, or --force replaces it")
+    for path in given: files.check_target(path, out)
+    numbers = _numbers(lambdas, "--lambdas"), _numbers(rems, "--rems") or None
+    with warnings.catch_warnings(record=True) as remarks, _busy("importing"):
+        warnings.simplefilter("always", UserWarning)
+        try: made = _zoo().import_model(release, given, out, name, *numbers)
+        except KeysDoNotFit as e:
+            for line in e.lines: _say(line, err=True)
+            raise
+    for r in remarks:
+        if r.category is UserWarning: _remark(release, str(r.message))
+    _say(f"{out}: {made['name']}, {made['system']}, {made['parameters']:,} parameters, {_size(made['bytes'])}")
+
 def _measured(row, entry, alone):
     "What one run of an item left, as text; of a smoke run also the first rows that it measured"
     from stanhlic.lab.curves import figure_numbers
@@ -676,15 +714,18 @@ def _reproduce(
       stanhlic reproduce stanh/rd_kodak --profile compact
       stanhlic reproduce stanh/rd_kodak --set n_images=4 --set qualities=0,100
     """
-    from stanhlic.lab.reproduce import find_item, list_items, outdated, reproduce, tally
+    from stanhlic.lab.reproduce import find_item, headline_tally, headline_verdicts, list_items, outdated, reproduce, tally
     if show:
         items = [find_item(item)] if item else list_items()
         minutes = lambda e: ", ".join(f"{k} {v:g}" for k, v in (e["minutes"] or {}).items())
         changed = lambda e: ", ".join(outdated(e, "compact")) if "compact" in e["parameters"] else ""
         _say(_table([(e["id"], e["status"], minutes(e), changed(e), e["title"]) for e in items], ("item", "status", "minutes", "changed since", "title")))
         for e in items: _say(f"\n{e['id']}: {e['paper']}, {e['item']}\n  claim  {e['claim']}\n  needs  {e['needs']}")
-        counts = tally()
-        _say("\nclaims that held here, by the rules of the registry; checks of arithmetic are counted separately, as held of all\n" + _table([tuple(str(v) for v in r.values()) for r in counts], tuple(counts[0])))
+        rows, counts = headline_verdicts(), tally()
+        said = lambda r: r["word"] if r["word"] != "needs" else next(v["verdict"] for v in r["rules"] if v["word"] == "needs")
+        _say("\nheadline claims\n" + _table([(f"{r['paper']} {r['letter']}", ", ".join(dict.fromkeys(v["item"] for v in r["rules"])), said(r), r["claim"]) for r in rows], ("", "item", "held", "claim")))
+        _say("\nclaims that held here, by the rules of the registry; checks of arithmetic are counted separately, as held of all\n" + _table([tuple(map(str, r.values())) for r in counts], tuple(counts[0])))
+        _say("\nheadline claims\n" + _table([tuple(map(str, r.values())) for r in headline_tally()], tuple(headline_tally()[0])))
         return
     rows = reproduce(item, profile, force=force, settings=settings or [])
     see = lambda r: r["detail"] if r["outcome"] in ("needs", "left out", "failed", "up to date") else " ".join(r["outputs"]) or r["detail"]

@@ -30,6 +30,14 @@ class WrongModel(StanhlicError):
     """The file, or the analyzed picture, belongs to a model other than the one in use, or to none known here."""
 
 
+class KeysDoNotFit(StanhlicError):
+    """The tensors of a checkpoint are not those of a network; the message has the first of each kind of difference, `lines` all of them."""
+
+    def __init__(self, message: str, lines: list):
+        super().__init__(message)
+        self.lines = lines
+
+
 class OutOfReach(StanhlicError):
     """No file of this model meets the target for this picture; the message says what is within reach."""
 

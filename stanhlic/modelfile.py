@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import stanhlic
 from .container import KINDS
-from .errors import DamagedFile, StanhlicError, WrongModel
+from .errors import DamagedFile, KeysDoNotFit, StanhlicError, WrongModel
 from .images import atomic_write
 
 if TYPE_CHECKING: from torch.nn import Module
@@ -175,7 +175,7 @@ def _header(head, path):
     "The model's own header out of safetensors' one"
     metadata = head.get("__metadata__")
     text = metadata.get("stanhlic") if isinstance(metadata, dict) else None
-    if not isinstance(text, str): raise StanhlicError(f"{path}: safetensors, but not a stanhlic model; authors' files are read by the importers of stanhlic.zoo")
+    if not isinstance(text, str): raise StanhlicError(f"{path}: safetensors, but not a stanhlic model; authors' files are read by stanhlic import")
     try: return _check_header(read_json(text), path)
     except StanhlicError: raise
     except ValueError as e: raise DamagedFile(f"{path}: its header is damaged; fetch it again") from e
@@ -341,6 +341,27 @@ def read_checkpoint(
         raise StanhlicError(f"{path}: not a whole PyTorch checkpoint{'' if known is None else ' of tensors and plain values'} ({reason}); download it again") from error
     if not isinstance(found, dict): raise StanhlicError(f"{path}: holds a {type(found).__name__} where a checkpoint holds a dictionary; give another file")
     return found
+
+
+def check_keys(
+    own: dict,        # name -> tensor of the network, on any device or none
+    given: dict,      # name -> tensor of the checkpoint
+    path: str | Path, # of the checkpoint, for the message
+    what: str,        # the network, for the message
+    constants=(),     # names of `own` whose values have to agree as well
+) -> None:
+    """Raise `KeysDoNotFit` for keys that are missing or unexpected, and for tensors of another shape, that are not finite, or constants of another value."""
+    import torch
+    shaped = [k for k in own if k in given and own[k].shape == given[k].shape]
+    differ = lambda k: not torch.allclose(own[k].double(), given[k].double())
+    found = {
+        "missing": [k for k in own if k not in given],
+        "unexpected": [k for k in given if k not in own],
+        "of another shape": [f"{k} {list(given[k].shape)} for {list(own[k].shape)}" for k in own if k in given and own[k].shape != given[k].shape],
+        "constants of another value": [k for k in shaped if k in constants and differ(k)],
+        "not finite": [k for k in shaped if not torch.isfinite(given[k]).all()]}
+    parts = [f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" for kind, names in found.items() if names]
+    if parts: raise KeysDoNotFit(f"{path}: keys do not fit a {what} network: {', '.join(parts)}; give an unmodified checkpoint", [f"{kind}: {n}" for kind, names in found.items() for n in names])
 
 
 def resolve_device(

@@ -1,4 +1,4 @@
-"""A codec from any model that has a name here, and what a file holds, read with the help of its model."""
+"""A codec from any model that has a name here, what a file holds, read with the help of its model, and models from the files of others."""
 import contextlib
 import importlib
 from pathlib import Path
@@ -8,7 +8,7 @@ import stanhlic
 from stanhlic import DEFAULT_MODEL
 from .container import Header, describe, read_header, unpack, unpack_prefix
 from .errors import CutFile, StanhlicError, WrongModel
-from .modelfile import find_model, inspect_weights, list_models, load_weights, model_path  # noqa: F401  names are looked up there
+from .modelfile import check_name, find_model, inspect_weights, list_models, load_weights, model_path, save_weights  # noqa: F401  names are looked up there
 
 def load_codec(
     model: str | Path = DEFAULT_MODEL,  # name, or path of a model file
@@ -77,10 +77,41 @@ def describe_file(
         return found | {"model": model["name"], "note": note} | rules.describe_params(header, model["config"])
     except (KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as e: raise StanhlicError(f"the configuration of {model['name']} is not that of a model; save the model again") from e
 
-def import_progressive(
-    path: str | Path,  # the authors' .pth.tar
-    rems=None,         # qualities of the REM checkpoints in percent; default: from the file's arguments, else the usual ones
-):                     # ProgressiveModel, with REMs where the file has them
-    """Read a checkpoint of the variance-aware release; raises `StanhlicError` naming what does not fit."""
-    from stanhlic.progressive.importers import import_progressive  # brings torch, which looking at models must not
-    return import_progressive(path, rems)
+
+RELEASES = {"zou22": "zou22", "stanh": "stanh-zou22", "progressive": "progressive-zou22"}  # whose files can be imported, and the name of what comes of them, which profile paper looks for
+
+def _imported(release, files, lambdas, rems):
+    "System, network and configuration of the authors' files"
+    if release == "progressive":
+        from .progressive.importers import import_progressive
+        from .progressive.model import model_config
+        model = import_progressive(*files, rems=rems)
+        return "progressive", model, model_config(model)
+    from .stanh.importers import import_stanh, import_zou22
+    from .stanh.model import StanhModel, model_config, rounding_point
+    model = import_stanh(*files) if release == "stanh" else StanhModel([import_zou22(*files)], [rounding_point(None)])
+    if lambdas and len(lambdas) != len(model.points): raise StanhlicError(f"{len(lambdas)} lambdas for {len(model.points)} rate points; give one for each, lowest rate first")
+    for point, lmbda in zip(model.points, lambdas or ()): point.lmbda = lmbda
+    return "stanh", model, model_config(model)
+
+def import_model(
+    release: str,        # zou22, stanh or progressive
+    files: list,         # the authors': one, or of stanh the anchor and its rate points, or their folder
+    out: str | Path,     # model file to write
+    name: str = "",      # of the model; default: as in `RELEASES`
+    lambdas: list = (),  # λ of each rate point, which the files do not record and which training goes on from
+    rems: list = None,   # qualities of the REM checkpoints in percent; default: from the file, else the usual ones
+) -> dict:               # as `inspect_weights` has it
+    """Make a model file of what the authors of a method released.
+
+    Raises `KeysDoNotFit` if keys are missing, unexpected or of another shape, `StanhlicError` for anything else that does not fit."""
+    import hashlib
+    if release not in RELEASES: raise StanhlicError(f"unknown release '{release}'; choose {', '.join(RELEASES)}")
+    if (release == "stanh") != (len(files) > 1): raise StanhlicError("stanh takes the anchor's file and the rate points, or their folder" if release == "stanh" else f"{release} takes one file, not {len(files)}")
+    if lambdas and release == "progressive" or rems and release != "progressive": raise StanhlicError(f"{'rems' if rems else 'lambdas'} do not belong to {release}; leave them out")
+    check_name(name := name or RELEASES[release])
+    system, model, config = _imported(release, files, lambdas, rems)
+    sources = {Path(f).name: hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files if Path(f).is_file()}
+    save_weights(out, model.state_dict(), {"system": system, "name": name, "config": config, "provenance": {"release": release, "files": list(map(lambda f: Path(f).name, files)), "sha256": sources},
+                                           "description": f"imported from the authors' files, release {release}"})
+    return inspect_weights(out)

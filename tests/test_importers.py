@@ -13,7 +13,7 @@ from stanhlic.backbone import ZOU22, Zou22, Zou22Config, rate
 from stanhlic.errors import StanhlicError
 from stanhlic.images import to_array, to_tensor
 from stanhlic.stanh.importers import import_stanh, import_zou22
-from stanhlic.modelfile import read_checkpoint
+from stanhlic.modelfile import inspect_weights, read_checkpoint
 from stanhlic.stanh.codec import StanhCodec
 from stanhlic.stanh.file import Position
 from stanhlic.stanh.model import PUBLISHED, StanhModel, rounding_point
@@ -425,9 +425,9 @@ def test_paths_that_are_not_there(files):
 
 
 def test_the_two_kinds_taken_for_each_other(files, small):
-    refused(lambda: import_zou22(files / "anchor.pth.tar"), "use import_stanh")
+    refused(lambda: import_zou22(files / "anchor.pth.tar"), "import it as stanh")
     torch.save({"state_dict": small.state_dict()}, files / "cnn.pth.tar")
-    refused(lambda: import_stanh(files / "cnn.pth.tar", files / "stanh"), "use import_zou22")
+    refused(lambda: import_stanh(files / "cnn.pth.tar", files / "stanh"), "import a plain network as zou22")
     refused(lambda: import_zou22(files / "stanh" / "D01.pth.tar"), "not a zou22 network")
 
 
@@ -457,3 +457,62 @@ def test_names_as_compressai_and_the_authors_have_them():
              "gaussian_conditional.scale_table": None}
     assert {name: tidy_key(name) for name in names} == names
     with pytest.raises(StanhlicError, match="its 1 tensors lack 'g_a.0.weight'"): config_of({"conv1.weight": torch.zeros(1)})
+
+
+# %% on the command line
+
+@pytest.fixture
+def lone(tmp_path, small):
+    """The file of a small fixed-rate network."""
+    torch.save({"state_dict": stf_state(small)}, tmp_path / "cnn.pth.tar")
+    return tmp_path / "cnn.pth.tar"
+
+
+def test_imported_models_write_files_and_say_where_they_are_from(cli, files, lone, photo, tmp_path):
+    for release, given, points in (("zou22", [lone, "--lambdas", "0.0067"], [0.0067]), ("stanh", [files / "anchor.pth.tar", files / "stanh"], [None, None]),
+                                   ("stanh", [files / "anchor.pth.tar", files / "stanh/D10.pth.tar", "--name", "mine"], [None])):
+        out = tmp_path / f"{release}-{len(points)}.safetensors"
+        done = cli("import", release, *given[:2 if release == "stanh" else 1], out, *given[2 if release == "stanh" else 1:])
+        assert done.returncode == 0 and done.stdout.startswith(f"{out}: "), done.stderr
+        held = inspect_weights(out)
+        assert [p["lambda"] for p in held["config"]["points"]] == points and held["name"] == ("mine" if "mine" in given else {"zou22": "zou22", "stanh": "stanh-zou22"}[release])
+        assert held["provenance"]["release"] == release and all(len(h) == 64 for h in held["provenance"]["sha256"].values())
+        assert cli("compress", photo, tmp_path / "a.slic", "--model", out).returncode == 0
+        assert cli("decompress", tmp_path / "a.slic", tmp_path / "a.png", "--model", out).returncode == 0
+
+
+def test_training_goes_on_from_an_imported_network(cli, lone, tmp_path):
+    assert cli("import", "zou22", lone, tmp_path / "base.safetensors", "--lambdas", "0.013").returncode == 0
+    done = cli("train", "stanh", "derivation", "--init", tmp_path / "base.safetensors", "--out", tmp_path / "run", "--set", "steps=2", "--set", "lmbdas=[0.0065]", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert [p["lambda"] for p in inspect_weights(tmp_path / "run/model.safetensors")["config"]["points"]] == [0.0065, 0.013]
+
+
+def test_every_key_that_does_not_fit_is_listed_and_nothing_is_written(cli, small, tmp_path):
+    torch.save({"state_dict": changed(small.state_dict(), h_a__2__bias=torch.zeros(5), lost__key=torch.zeros(1), **{f"h_a__{i}__weight": None for i in (0, 4, 6, 8)})}, tmp_path / "cnn.pth.tar")
+    done = cli("import", "zou22", tmp_path / "cnn.pth.tar", tmp_path / "out.safetensors")
+    assert done.returncode == 1 and not (tmp_path / "out.safetensors").exists()
+    *lines, last = done.stderr.strip().splitlines()
+    assert sorted(lines) == sorted([*(f"missing: h_a.{i}.weight" for i in (0, 4, 6, 8)), "unexpected: lost.key", "of another shape: h_a.2.bias [5] for [44]"])
+    assert "4 missing (h_a.0.weight, h_a.4.weight, h_a.6.weight, …), 1 unexpected (lost.key)" in last
+
+
+@pytest.mark.parametrize("words, said", [
+    (("vtm", "{lone}", "o.safetensors"), "choose zou22, stanh, progressive"), (("stanh", "{lone}", "o.safetensors"), "the anchor's file and the rate points"),
+    (("zou22", "{lone}", "{lone}", "o.safetensors"), "takes one file, not 2"), (("zou22", "{lone}", "o.pth"), "let it end in .safetensors"), (("zou22", "{lone}", "{there}"), "exists already"),
+    (("zou22", "{lone}", "o.safetensors", "--lambdas", "1,2"), "2 lambdas for 1 rate points"), (("zou22", "{lone}", "o.safetensors", "--rems", "5"), "rems do not belong to zou22"),
+    (("zou22", "{lone}", "o.safetensors", "--name", "A B"), "model name"), (("zou22", "none.pth", "o.safetensors"), "No such file"), (("progressive", "{lone}", "o.safetensors"), "imported as zou22"),
+])
+def test_refusals_are_one_line(cli, lone, tmp_path, words, said):
+    (tmp_path / "there.safetensors").write_bytes(b"kept")
+    done = cli("import", *(w.format(lone=lone, there=tmp_path / "there.safetensors") for w in words), cwd=tmp_path)
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1 and (tmp_path / "there.safetensors").read_bytes() == b"kept", done.stderr
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_remarks_are_notes(cli, files, tmp_path):
+    bad = point(1., 1., 3, (12, 8))
+    bad["state_dict"]["gaussian_conditional"]["w"].data[4] = -0.2
+    torch.save(bad, files / "stanh" / "D11.pth.tar")
+    done = cli("import", "stanh", files / "anchor.pth.tar", files / "stanh", tmp_path / "out.safetensors")
+    assert done.returncode == 0 and re.search("^stanhlic: note: stanh: .*1 jumps that are not positive", done.stderr, re.M)

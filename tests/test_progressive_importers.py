@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stanhlic.errors import StanhlicError
+from stanhlic.modelfile import inspect_weights
 from stanhlic.progressive.codec import ProgressiveCodec
 from stanhlic.progressive.importers import detect, import_progressive, release_keys
 from stanhlic.progressive.model import ProgressiveModel, random_model
@@ -74,5 +75,13 @@ def test_names_of_older_releases():
 
 
 def test_other_networks_are_sent_to_their_own_importer(tmp_path):
-    with pytest.raises(StanhlicError, match="import_zou22"): detect({"h_a.0.weight": 0})
+    with pytest.raises(StanhlicError, match="imported as zou22"): detect({"h_a.0.weight": 0})
     with pytest.raises(StanhlicError, match="without --delta_encode"): import_progressive(save(tmp_path / "d.pth.tar", random_model(PROGRESSIVE_SMOKE), delta_encode=False))
+
+
+def test_import_on_the_command_line(cli, photo, tmp_path):
+    save(tmp_path / "a.pth.tar", random_model(replace(PROGRESSIVE_SMOKE, rems=(5.0,))))
+    assert cli("import", "progressive", tmp_path / "a.pth.tar", tmp_path / "m.safetensors", "--rems", "5").returncode == 0
+    held = inspect_weights(tmp_path / "m.safetensors")
+    assert (held["name"], held["system"], held["config"]["rems"]) == ("progressive-zou22", "progressive", [5.0])
+    assert cli("compress", photo, tmp_path / "a.slic", "--model", tmp_path / "m.safetensors").returncode == 0

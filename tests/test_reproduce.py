@@ -7,7 +7,7 @@ import pytest
 
 from stanhlic.container import VERSIONS
 from stanhlic.errors import StanhlicError
-from stanhlic.lab.reproduce import (ARITHMETIC, PROFILES, SIZES, as_text, check_parameters, defaults, find_item, kept_numbers, list_items, other_weights, outdated, overview, papers_folder,
+from stanhlic.lab.reproduce import (ARITHMETIC, PROFILES, SIZES, as_text, check_parameters, defaults, find_item, headline_tally, headline_verdicts, headlines, kept_numbers, list_items, other_weights, outdated, overview, papers_folder,
                                      read_setting, reproduce, run_item, tally, verdicts)
 from stanhlic.lab.tables import shown
 from stanhlic.modelfile import inspect_weights
@@ -59,6 +59,7 @@ def test_checks_find_their_numbers(entry):
     if not (numbers := kept_numbers(entry, ROOT)): pytest.skip("was not run at compact or full size yet")
     rows = verdicts(entry, numbers)
     assert [r["says"] for r in rows if r["verdict"] == "not measured"] == []
+    assert [c["says"] for c, r in zip(entry["checks"], rows) if "needs" in c and r["ours"] is not None] == [], "what was measured needs nothing any more"
     assert all(type(r["holds"]) in (bool, type(None)) for r in rows)
 
 
@@ -238,7 +239,37 @@ def test_command_line_prints_what_a_smoke_run_measured_and_where_it_went(cli, mo
 
 def test_command_line_ends_its_list_with_the_tally(cli):
     lines = cli("reproduce", "--list").stdout.splitlines()
-    assert lines[-5].split() == ["paper", "yes", "no", "undecided", "needs", "arithmetic", "rule", "after"] and [line.split()[0] for line in lines[-4:]] == ["stanh", "progressive", "rnn", "ours"]
+    assert lines[-11].split() == ["paper", "yes", "no", "undecided", "needs", "arithmetic", "rule", "after"] and [line.split()[0] for line in lines[-10:-6]] == ["stanh", "progressive", "rnn", "ours"]
+    assert lines[-4].split() == ["paper", "headline", "claims", "held", "did", "not", "undecided", "needs", "missing"] and [line.split()[-1] for line in lines[-3:]] == ["0", "0", "0"]
+
+
+def test_no_headline_claim_is_missing():
+    """Each claim that a paper is known by has a rule, counted once, and each rule names a claim that there is."""
+    rows, known = headline_verdicts(ROOT), {(p, letter) for p, claims in headlines().items() for letter in claims}
+    assert {p: list(claims) for p, claims in headlines().items()} == {"stanh": list("abcdefgh"), "progressive": list("abcdefgh"), "rnn": list("abcde")}
+    assert {(e["paper"], c["headline"]) for e in ITEMS for c in e.get("checks", []) if "headline" in c} == known == {(r["paper"], r["letter"]) for r in rows}
+    assert [sum(v for k, v in t.items() if k not in ("paper", "headline claims")) - t["headline claims"] for t in headline_tally(ROOT)] == [0, 0, 0]
+    assert [r for t in headline_tally(ROOT) for r in [t["missing"]] if r] == []
+
+
+def test_what_is_not_measured_was_ruled_before_and_compares_fairly():
+    """A rule without its number is older than it; one against networks trained for a rate rests on both conditions of a fair reference."""
+    open_ = [c for e in ITEMS for c in e.get("checks", []) if "needs" in c]
+    assert open_ and {c["rule"] for c in open_} == {"before"}
+    fair = [c for c in open_ if "networks retrained" in c["says"] or "trained for" in c["says"] and "against networks" in c["says"] or "joint" in c["ours"]]
+    assert len(fair) >= 6 and all([v["path"] for v in c["valid"]] == ["references_worst_lead_percent", "references_steps_ratio"] for c in fair)
+
+
+@pytest.mark.parametrize("words, word", [(["yes", "yes"], "yes"), (["yes", "no"], "mixed"), (["yes", None], "needs"), (["no", None], "needs"), ([], "missing")])
+def test_a_headline_is_held_if_all_its_rules_are(registry, kept, words, word):
+    entry, check = kept(), {"says": "n", "rule": "before", "headline": "a", "at_least": 3}
+    checks = [check | ({"ours": "m", "needs": "a week"} if w is None else {"ours": "n"} if w == "yes" else {"ours": "n", "at_least": 9}) for w in words]
+    (registry / "papers.yaml").write_text(json.dumps([entry | {"checks": checks}]))
+    (registry / "headlines.yaml").write_text("toy: {a: it works}")
+    Path("figures").mkdir()
+    Path("figures/kept.json").write_text(json.dumps(dict(kind="compact", n=4)))
+    row, = headline_verdicts(".", registry)
+    assert row["word"] == word and [r["verdict"] for r in row["rules"]] == [w or "needs a week" for w in words]
 
 
 @pytest.mark.parametrize("setting", ["n_images=0", "n_images=-1", "n_images=abc", "images=4"])
@@ -280,7 +311,7 @@ def test_a_timing_is_not_decided_within_its_spread(kept, runs, verdict):
     assert [r["verdict"] for r in verdicts(entry, dict(kind="compact", n=4, runs=runs))] == [verdict]
 
 
-@pytest.mark.parametrize("change, word", [({"kind": "guessed"}, "kind 'guessed'"), ({"valid": {"path": "a"}}, "valid has path"), ({"size": "full"}, "a check has says"), ({"is": 3}, "one of at_most"),
+@pytest.mark.parametrize("change, word", [({"kind": "guessed"}, "kind 'guessed'"), ({"valid": {"path": "a"}}, "valid has path"), ({"valid": [{"path": "a"}]}, "valid has path"), ({"size": "full"}, "a check has says"), ({"is": 3}, "one of at_most"),
                                           ({"rule": "later"}, "not 'later'"), ({"published": 2}, "one of published")])
 def test_damaged_checks(registry, kept, change, word):
     entry = kept()

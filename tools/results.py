@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from stanhlic.lab.items import kept_text  # noqa: E402
-from stanhlic.lab.reproduce import SIZES, as_text, kept_numbers, list_items, overview, tally  # noqa: E402
+from stanhlic.lab.reproduce import SIZES, as_text, headline_tally, headline_verdicts, kept_numbers, list_items, overview, tally  # noqa: E402
 from stanhlic.lab.tables import markdown, percent  # noqa: E402
 from stanhlic.zoo import list_models  # noqa: E402
 
@@ -34,8 +34,37 @@ def in_words(row):
     return f"**{row['verdict']}**" if row["verdict"] in ("yes", "no") else row["verdict"]
 
 
-def items_of(paper, items, rows):
-    """The table of one paper: every figure, table and claim, and its status."""
+def headline_table(paper, verdicts):
+    """The claims that a paper is known by: the rule of each, our number, and what became of it."""
+    lines = []
+    for claim in verdicts:
+        if claim["paper"] != paper: continue
+        for k, r in enumerate(claim["rules"]):
+            text = as_text(r)
+            lines.append({"": f"**{claim['letter']}**" if not k else "", "claim": claim["claim"] if not k else "", "rule": f"{r['says']}: {text['held if']}", "theirs": text["published"] or text["from their points or code"],
+                          "ours": "" if r["ours"] is None else f"{text['ours']}, {text['ours is']}", "held": in_words(r), "item": f"`{r['item']}`"})
+    return markdown(lines)
+
+
+def outcome(entry, own):
+    """What became of an item, in a few words."""
+    if not own: return "a picture, or numbers without a claim" if entry["notebook"] else f"needs {entry['needs']}"
+    words = {"yes": "held", "no": "did not", "undecided": "undecided", "needs": "not measured yet"}
+    count = {text: sum(r["word"] == w for r in own) for w, text in words.items()}
+    sums = [r for r in own if r["word"] == "arithmetic"]
+    return ", ".join([f"{n} {text}" for text, n in count.items() if n] + [f"arithmetic: {sum(bool(r['holds']) for r in sums)} of {len(sums)} held"] * bool(sums)) + ("" if entry["notebook"] else f"; needs {entry['needs']}")
+
+
+def figures_of(items, rows):
+    """Every figure and table of a paper, one line each: what it shows, how it is decided, or what it needs."""
+    def line(e):
+        minutes = e["minutes"].get("compact")
+        return {"item": link(e), "what it is": e["item"], "minutes": "" if minutes is None else f"{minutes:g}", "outcome": outcome(e, [r for r in rows if r["item"] == e["id"]])}
+    return markdown([line(e) for e in items])
+
+
+def items_of(items, rows):
+    """Every rule of a paper, with the numbers that it judges."""
     lines = []
     for e in items:
         own = [r for r in rows if r["item"] == e["id"]]
@@ -132,17 +161,23 @@ def precision():
 
 def render():
     """All of RESULTS.md."""
-    items, rows, counts = list_items(), overview(ROOT), tally(ROOT)
+    items, rows, counts, verdicts = list_items(), overview(ROOT), tally(ROOT), headline_verdicts(ROOT)
     parts = [NOTE, "# Results", "What this package measures, paper by paper: every figure, table and claim, and what became of it. `stanhlic reproduce ITEM` runs an item in seconds as a smoke run, which decides nothing; "
              "`stanhlic reproduce ITEM --profile compact` makes its numbers again, from the shipped weights, in the minutes given (two CPU cores).",
              "*Published* are the authors' own numbers. What is *recomputed* from their points or *counted* in their code stands in a column of its own. *Ours* is measured from real files with networks of the size that the next column names: *compact* "
              "decides about the method, not about the size of the effect; *full size, random weights* stands for times and nothing else. *Held if* is the rule in the [registry](nbs/papers/papers.yaml), which says of each whether it was written before or after the first "
              "measurement that it judges. A limit that lies among the single runs of a timing decides nothing, nor does a comparison with a reference that was trained too little.",
-             "## Tally", markdown([{"paper": PAPERS[c["paper"]][0], **{k: str(v) for k, v in c.items() if k != "paper"}} for c in counts])]
+             "A reference is fair when it was trained for at least as many steps as what it judges, and when its own loss at its own λ is below the rival's there; otherwise nothing is decided, for a claim or against it. What was not measured yet says what it needs; its rule is written already.",
+             "**From a claim to its verdict**: find the claim in the table of its paper; its line has the rule, the paper's number, ours, the verdict, and the item. `stanhlic reproduce ITEM --profile compact --force` measures it again and prints the same line; the executed notebook is then in `runs/`, the numbers with weights, parameters and commit in `figures/`. "
+             "`stanhlic reproduce --list` prints all of this.",
+             "## Tally", "Headline claims, those each paper is known by; *did not* if one of several rules was broken:", markdown([{"paper": PAPERS[c["paper"]][0], **{k: str(v) for k, v in c.items() if k != "paper"}} for c in headline_tally(ROOT)]),
+             "All rules:", markdown([{"paper": PAPERS[c["paper"]][0], **{k: str(v) for k, v in c.items() if k != "paper"}} for c in counts])]
     for count in counts:
         name, about = PAPERS[count["paper"]]
         own = [e for e in items if e["paper"] == count["paper"]]
-        parts += [f"## {name}", about, sentence(count), items_of(count["paper"], own, rows), further(own)]
+        claims = headline_table(count["paper"], verdicts)
+        parts += [f"## {name}", about, *([f"### Headline claims of {name}", claims] if claims else []), "### Every figure, table and claim", figures_of(own, rows), sentence(count),
+                  fold(f"{sum(r['item'] in {e['id'] for e in own} for r in rows)} rules with their numbers", items_of(own, rows)), further(own)]
     parts += ["## The shipped models", "Means at the two ends of a model's range on the 24 Kodak pictures; seconds are for one such picture at the upper end, on one thread of a CPU, the model loaded.", models(),
               "BD-rate against classical codecs, by PSNR / by MS-SSIM, in percent of rate over the qualities both reach; negative means less rate. Every rate is the size of a file that a fresh process has decoded.", rates(),
               "## Timings", fold("Seconds of each stage", timings()), fold("Cold starts of the command line", startup()), fold("Transforms in bfloat16 (`--fast`)", precision())]

@@ -30,14 +30,19 @@ def papers_folder() -> Path:  # holds papers.yaml and a folder per paper
         if (folder / "papers.yaml").is_file(): return folder
     raise StanhlicError("the paper notebooks are missing from this installation; install stanhlic again")
 
+def _conditions(check):
+    "Conditions without which a check decides nothing"
+    given = check.get("valid", [])
+    return given if isinstance(given, list) else [given]
+
 def _wrong(check):
     "What is wrong with a check, or None"
-    needed, optional = {"says", "ours", "rule"}, {"unit", "digits", "kind", "valid", "spread", *RULES, *BESIDE}
+    needed, optional = {"says", "ours", "rule"}, {"unit", "digits", "kind", "valid", "spread", "headline", "needs", *RULES, *BESIDE}
     if set(check) - needed - optional or not needed <= set(check) or sum(r in check for r in RULES) != 1 or sum(b in check for b in BESIDE) > 1:
-        return f"a check has says, ours, rule, one of {', '.join(RULES)}, and perhaps one of {', '.join(BESIDE)}, and unit, digits, kind, valid, spread"
+        return f"a check has says, ours, rule, one of {', '.join(RULES)}, and perhaps one of {', '.join(BESIDE)}, and unit, digits, kind, valid, spread, headline, needs"
     if check.get("kind", "full") not in (*SIZES, *ARITHMETIC): return f"a check's number is of kind '{check['kind']}'; choose {', '.join((*SIZES, *ARITHMETIC))}"
     if check["rule"] not in WRITTEN: return f"a rule was written {' or '.join(WRITTEN)} the measurement, not '{check['rule']}'"
-    if "valid" in check and set(check["valid"]) != {"path", "at_least", "why"}: return "valid has path, at_least and why"
+    if any(set(v) != {"path", "at_least", "why"} for v in _conditions(check)): return "valid has path, at_least and why, or is a list of such"
 
 def _check_item(entry, path):
     "One entry of the registry, or one line"
@@ -57,7 +62,7 @@ def list_items(
     """The registry of tables and figures; raises `StanhlicError` if it is damaged."""
     import yaml
     path = Path(folder or papers_folder()) / "papers.yaml"
-    try: entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try: entries = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the registry is read often
     except yaml.YAMLError as e: raise StanhlicError(f"{path}: not YAML ({str(e).splitlines()[0]})") from e
     if not isinstance(entries, list): raise StanhlicError(f"{path}: not a list of items")
     return [_check_item(e, path) for e in entries]
@@ -287,8 +292,8 @@ def _limit(check):
 
 def _undecided(numbers, check):
     "Why the number of a check decides nothing, or None"
-    if "valid" in check:
-        needed, value = check["valid"], _look_up(numbers, check["valid"]["path"])
+    for needed in _conditions(check):
+        value = _look_up(numbers, needed["path"])
         if value is None: return f"not known whether {needed['why']}"
         if value < needed["at_least"]: return needed["why"]
     if "spread" in check:
@@ -299,7 +304,7 @@ def _undecided(numbers, check):
 def verdicts(
     entry: dict,     # of the registry
     numbers: dict,   # that the item left
-) -> list:           # rows: id, says, published, recomputed, counted, ours, unit, digits, held if, rule, kind, arithmetic, holds (None: not measured or not decided), verdict
+) -> list:           # rows: id, says, published, recomputed, counted, ours, unit, digits, held if, rule, kind, arithmetic, headline, holds (None: not measured or not decided), verdict
     """The checks of an item against its numbers; what one is compared with may be a place in them, @a/b/c."""
     kind, rows = numbers.get("kind", "drawn"), []
     for c in entry.get("checks", []):
@@ -308,10 +313,10 @@ def verdicts(
         of, holds, why = c.get("kind", kind), _holds(ours, c), _undecided(numbers, c)
         arithmetic = of in ARITHMETIC
         if kind == "smoke" and not arithmetic: verdict, holds = "a smoke run decides nothing", None
-        elif holds is None: verdict = "not measured"
+        elif holds is None: verdict = f"needs {c['needs']}" if "needs" in c else "not measured"
         else: verdict, holds = (f"undecided: {why}", None) if why else ("yes" if holds else "no", holds)
         if kind == "smoke" and not arithmetic: of = "smoke"
-        rows.append(dict(id=entry["id"], says=c["says"], **beside, ours=ours, unit=c.get("unit", ""), digits=c.get("digits"), rule=c["rule"], kind=of, arithmetic=arithmetic, holds=holds, verdict=verdict) | {"held if": _limit(c)})
+        rows.append(dict(id=entry["id"], says=c["says"], **beside, ours=ours, unit=c.get("unit", ""), digits=c.get("digits"), rule=c["rule"], kind=of, arithmetic=arithmetic, headline=c.get("headline"), holds=holds, verdict=verdict) | {"held if": _limit(c)})
     return rows
 
 def as_text(
@@ -350,12 +355,43 @@ def overview(
         numbers, head = kept_numbers(entry, root), {"item": entry["id"], "paper": entry["paper"]}
         others = bool(other_weights(numbers))
         for v in verdicts(entry, numbers):
-            word = "arithmetic" if v["arithmetic"] else "needs" if v["verdict"] == "not measured" else "undecided" if v["holds"] is None else v["verdict"]
+            word = "arithmetic" if v["arithmetic"] else "needs" if v["verdict"] == "not measured" or v["ours"] is None else "undecided" if v["holds"] is None else v["verdict"]
             rows.append(head | v | {"word": word, "other_weights": others})
-        if entry["notebook"] is None:
+        if entry["notebook"] is None and not entry.get("checks"):
             nothing = dict.fromkeys(("published", "recomputed", "counted", "ours", "digits", "holds"))
-            rows.append(head | nothing | {"word": "needs", "says": entry["claim"], "unit": "", "kind": "", "rule": "", "held if": "", "arithmetic": False, "verdict": f"needs {entry['needs']}", "other_weights": False})
+            rows.append(head | nothing | {"word": "needs", "headline": None, "says": entry["claim"], "unit": "", "kind": "", "rule": "", "held if": "", "arithmetic": False, "verdict": f"needs {entry['needs']}", "other_weights": False})
     return rows
+
+def headlines(
+    folder: str | Path | None = None,  # holds headlines.yaml
+) -> dict:                             # paper -> {letter: claim}
+    """The claims that each paper is known by. Rules name theirs by its letter; those of a folder without the file are none."""
+    import yaml
+    path = Path(folder or papers_folder()) / "headlines.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+def headline_verdicts(
+    root: str | Path = ".",            # where figures/ is
+    folder: str | Path | None = None,  # holds papers.yaml
+) -> list:                             # rows: paper, letter, claim, word (yes, no, mixed, undecided, needs, missing), rules (rows of `overview`)
+    """Every headline claim and the rules that decide it: `mixed` if some held and others did not, the weakest word if not all could be judged, `missing` without a rule."""
+    rows, found = overview(root, folder), []
+    for paper, claims in headlines(folder).items():
+        for letter, claim in claims.items():
+            own = [r for r in rows if r["paper"] == paper and r.get("headline") == letter]
+            judged = {("yes" if r["holds"] else "no") if r["word"] == "arithmetic" and r["holds"] is not None else r["word"] for r in own}
+            word = next((w for w in ("needs", "undecided") if w in judged), None) or ("mixed" if len(judged) > 1 else next(iter(judged), "missing"))
+            found.append({"paper": paper, "letter": letter, "claim": claim, "word": word, "rules": own})
+    return found
+
+def headline_tally(
+    root: str | Path = ".",            # where figures/ is
+    folder: str | Path | None = None,  # holds papers.yaml
+) -> list:                             # rows, one for a paper: paper, headline claims, held, did not, undecided, needs, missing
+    """How many headline claims of each paper are decided here; what is both held and broken by one of several rules counts as did not."""
+    rows, names = headline_verdicts(root, folder), {"yes": "held", "no": "did not", "mixed": "did not", "undecided": "undecided", "needs": "needs", "missing": "missing"}
+    count = {p: Counter(names[r["word"]] for r in rows if r["paper"] == p) for p in dict.fromkeys(r["paper"] for r in rows)}
+    return [{"paper": p, "headline claims": sum(c.values()), **{n: c[n] for n in ("held", "did not", "undecided", "needs", "missing")}} for p, c in count.items()]
 
 def tally(
     root: str | Path = ".",            # where figures/ is

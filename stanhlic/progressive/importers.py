@@ -59,7 +59,7 @@ def detect(
     """Variant and sizes of a state dict; raises `StanhlicError` if it is not a progressive network's."""
     s = tensors
     if not {"h_a.0.weight", "cc_mean_transforms_prog.0.0.weight"} <= s.keys():
-        raise StanhlicError("these are not the tensors of a progressive network (no cc_mean_transforms_prog); a fixed-rate one is read by import_zou22")
+        raise StanhlicError("these are not the tensors of a progressive network (no cc_mean_transforms_prog); a fixed-rate one is imported as zou22")
     two = lambda key: 2 if key in s else 1
     encoders = two("g_a.0.0.weight")
     level = _level(s, "g_a.0" if encoders == 2 else "g_a")
@@ -86,12 +86,7 @@ def import_progressive(
     if rems is None and number and len(args.get("check_levels") or ()) == number: rems = [10 * float(q) for q in args["check_levels"]]
     config = detect(tensors, rems)
     with torch.device("meta"): model = ProgressiveModel(config)
-    own = model.state_dict()
-    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    wrong = [f"{k} {list(tensors[k].shape)} instead of {list(own[k].shape)}" for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
-    if missing or unexpected or wrong:
-        parts = [f"{len(x)} {what} ({', '.join(x[:3])}{', …' if len(x) > 3 else ''})" for x, what in ((missing, "missing"), (unexpected, "unexpected"), (wrong, "of another shape")) if x]
-        raise StanhlicError(f"{path}: keys do not fit: {'; '.join(parts)}; give a whole checkpoint")
+    modelfile.check_keys(model.state_dict(), tensors, path, "progressive")
     model = ProgressiveModel(config)
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     return model.eval()

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 from ..errors import StanhlicError
-from ..modelfile import read_checkpoint
+from ..modelfile import check_keys, read_checkpoint
 
 
 _COMPUTED = re.compile(r"attn_mask|^gaussian_conditional\.|\.sos\.[wb]$"
@@ -60,22 +60,9 @@ def config_of(
         raise StanhlicError(f"{path}: not a zou22 network, its {len(state)} tensors lack {error}; give a cnn_*.pth.tar of STF or an anchor of STanH") from error
 
 
-def _listed(names, what):
-    """'2 missing (a, b)', or nothing."""
-    return [f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"] if names else []
-
-
 def _fill(net, state, path):
     """Copy `state` into `net`; any difference in names, shapes or constants is refused."""
-    import torch
-    own = net.state_dict()
-    constants, both = dict(net.named_buffers()), [k for k in own if k in state]
-    shaped = [k for k in both if own[k].shape == state[k].shape]
-    faults = (_listed([k for k in own if k not in state], "missing") + _listed([k for k in state if k not in own], "unexpected")
-              + _listed([f"{k} {list(state[k].shape)} for {list(own[k].shape)}" for k in both if k not in shaped], "of another shape")
-              + _listed([k for k in shaped if k in constants and not torch.allclose(own[k].double(), state[k].double())], "constants of another value")
-              + _listed([k for k in shaped if not torch.isfinite(state[k]).all()], "not finite"))
-    if faults: raise StanhlicError(f"{path}: keys do not fit a zou22 network: {', '.join(faults)}; give an unmodified checkpoint")
+    check_keys(net.state_dict(), state, path, "zou22", dict(net.named_buffers()))
     net.load_state_dict(state)
     return net.eval()
 
@@ -88,7 +75,7 @@ def import_zou22(
     Raises `StanhlicError` if keys are missing, unexpected or of another shape, and says which."""
     from stanhlic.backbone import Zou22
     state = _tensors(read_checkpoint(path), path)
-    if any(".sos." in k for k in state): raise StanhlicError(f"{path}: an anchor of STanH, not a plain network; use import_stanh")
+    if any(".sos." in k for k in state): raise StanhlicError(f"{path}: an anchor of STanH, not a plain network; import it as stanh")
     state = _tidy(state)
     return _fill(Zou22(config_of(state, path)), state, path)
 
@@ -126,7 +113,7 @@ def _anchor_state(path):
     """Tidy tensors of a STanH anchor, single- or multi-level; the unused quantiles of the prior filled in."""
     import torch
     state = _tensors(read_checkpoint(path), path)
-    if not any(".sos." in k for k in state): raise StanhlicError(f"{path}: not an anchor of STanH, it holds no quantizer; for a plain network use import_zou22")
+    if not any(".sos." in k for k in state): raise StanhlicError(f"{path}: not an anchor of STanH, it holds no quantizer; import a plain network as zou22")
     for k, v in state.items():
         first = re.sub(r"entropy_bottleneck\.\d+\._", "entropy_bottleneck.0._", k)
         if first != k and re.search(r"_(matrix|bias|factor)\d$", k) and not torch.equal(v, state.get(first, v)):
@@ -137,11 +124,18 @@ def _anchor_state(path):
     return {"entropy_bottleneck.quantiles": torch.tensor([-10., 0., 10.]).repeat(channels, 1, 1)} | state
 
 
-def _points_in(folder):
-    """Rate points of the files in a folder, by name."""
-    if not Path(folder).is_dir(): raise StanhlicError(f"{folder}: not a folder; give the one with D01-A040.pth.tar and the like")
-    files = sorted(p for p in Path(folder).iterdir() if p.name.endswith((".pth.tar", ".pth", ".pt")) and not p.name.startswith("."))
-    if not files: raise StanhlicError(f"{folder}: no .pth.tar file in it; give the folder with D01-A040.pth.tar and the like")
+def _files_of(place):
+    """Rate point files of a folder by name, or the one file."""
+    if Path(place).is_file(): return [Path(place)]
+    if not Path(place).is_dir(): raise StanhlicError(f"{place}: not a folder; give the one with D01-A040.pth.tar and the like, or such files")
+    files = sorted(p for p in Path(place).iterdir() if p.name.endswith((".pth.tar", ".pth", ".pt")) and not p.name.startswith("."))
+    if not files: raise StanhlicError(f"{place}: no .pth.tar file in it; give the folder with D01-A040.pth.tar and the like")
+    return files
+
+
+def _points_in(places):
+    """Rate points of files and folders, in order."""
+    files = [p for place in places for p in _files_of(place)]
     points = [read_point(p) for p in files]
     for point, path in zip(points, files):
         sizes, first = [[q.num_levels for q in (p.y, p.z)] for p in (point, points[0])]
@@ -151,12 +145,12 @@ def _points_in(folder):
 
 def import_stanh(
     anchor_path,  # checkpoint of the anchor, e.g. anchor/0728_last_.pth.tar
-    stanh_dir,    # folder of rate point files
+    *points,      # folder of rate point files, or such files, lowest rate first
 ):                # StanhModel in evaluation mode, forms PUBLISHED
-    """Variable-rate model from the STanH authors' release: one network, a rate point for each file, in the order of the names.
+    """Variable-rate model from the STanH authors' release: one network, a rate point for each file; those of a folder in the order of their names.
 
     Raises `StanhlicError` if a file does not fit, and says how; warns if levels do not rise or priors differ between levels."""
     from stanhlic.backbone import Zou22
     from stanhlic.stanh.model import PUBLISHED, StanhModel
-    points, state = _points_in(stanh_dir), _anchor_state(anchor_path)
+    points, state = _points_in(points), _anchor_state(anchor_path)
     return StanhModel([_fill(Zou22(config_of(state, anchor_path)), state, anchor_path)], points, PUBLISHED).eval()
