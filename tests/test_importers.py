@@ -1,4 +1,5 @@
 """The authors' checkpoints, rebuilt with random numbers in their exact layout: what is read, what the model then says, what is refused."""
+import json
 import os
 import re
 import warnings
@@ -13,7 +14,7 @@ from stanhlic.backbone import ZOU22, Zou22, Zou22Config, rate
 from stanhlic.errors import StanhlicError
 from stanhlic.images import to_array, to_tensor
 from stanhlic.stanh.importers import import_stanh, import_zou22
-from stanhlic.modelfile import inspect_weights, read_checkpoint
+from stanhlic.modelfile import inspect_weights, read_checkpoint, save_weights
 from stanhlic.stanh.codec import StanhCodec
 from stanhlic.stanh.file import Position
 from stanhlic.stanh.model import PUBLISHED, StanhModel, rounding_point
@@ -516,3 +517,47 @@ def test_remarks_are_notes(cli, files, tmp_path):
     torch.save(bad, files / "stanh" / "D11.pth.tar")
     done = cli("import", "stanh", files / "anchor.pth.tar", files / "stanh", tmp_path / "out.safetensors")
     assert done.returncode == 0 and re.search("^stanhlic: note: stanh: .*1 jumps that are not positive", done.stderr, re.M)
+
+
+# %% measured at full size
+
+def measured(cli, folder, item, monkeypatch, **settings):
+    """An item's run of profile paper on the models in a folder: what was left, and the weights that made it."""
+    monkeypatch.setenv("STANHLIC_MODELS", str(folder))
+    words = [w for name, value in settings.items() for w in ("--set", f"{name}={value}")]
+    done = cli("reproduce", item, "--profile", "paper", *words, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((folder / "runs/figures" / f"{item}.json").read_text(encoding="utf-8"))
+    return done.stdout, numbers
+
+
+@pytest.mark.long
+def test_an_imported_model_is_measured_by_its_name(cli, files, monkeypatch):
+    pytest.importorskip("papermill")
+    assert "needs" in cli("reproduce", "stanh/interpolation", "--profile", "paper", cwd=files).stdout, "without the weights it says so"
+    assert cli("import", "stanh", files / "anchor.pth.tar", files / "stanh", files / "full.safetensors").returncode == 0
+    said, numbers = measured(cli, files, "stanh/interpolation", monkeypatch, n_images=1, between=1, targets="0.5")
+    assert numbers["made_by"]["weights"] == {"stanh-zou22": inspect_weights(files / "full.safetensors")["fingerprint"]} and "runs/figures" in said
+
+
+@pytest.mark.slow
+def test_full_size_from_import_to_numbers(cli, release, photo, tmp_path, monkeypatch):
+    pytest.importorskip("papermill")
+    assert cli("import", "stanh", release / "anchor.pth.tar", release / "stanh", tmp_path / "full.safetensors").returncode == 0
+    assert inspect_weights(tmp_path / "full.safetensors")["parameters"] > 75_235_523
+    assert cli("compress", photo, tmp_path / "a.slic", "--model", tmp_path / "full.safetensors").returncode == 0
+    assert cli("decompress", tmp_path / "a.slic", tmp_path / "a.png", "--model", tmp_path / "full.safetensors").returncode == 0
+    monkeypatch.setenv("STANHLIC_DATA", str(tmp_path))
+    _, numbers = measured(cli, tmp_path, "stanh/rd_kodak", monkeypatch, n_images=1, qualities="0,100", classical="jpeg", similarity="false")
+    assert numbers["kind"] == "smoke" and len(numbers["table"]) == 2 and all(r["bpp"] > 0 for r in numbers["table"])
+
+
+def test_kind_follows_from_the_model_and_its_history(tmp_path, monkeypatch):
+    """Full size is what a known history made; weights of full size that nobody knows the origin of measure nothing."""
+    from stanhlic.lab import items
+    monkeypatch.setattr(items, "has_dataset", lambda name: True)
+    monkeypatch.setattr(items, "demo_images", lambda n: ([(str(i), PICTURE) for i in range(n)], "Kodak"))
+    given = {n: v for n, (_, v) in items.defaults(items.find_item("stanh/rd_kodak")).items()} | {"n_images": 24, "model": str(tmp_path / "m.safetensors")}
+    for latent, provenance, kind in ((320, {"release": "stanh"}, "full"), (320, {"stages": [{}]}, "full"), (320, {}, "smoke"), (96, {}, "compact")):
+        save_weights(tmp_path / "m.safetensors", {"x": torch.ones(1)}, {"system": "stanh", "name": "m", "config": {"anchors": [{"latent": latent}]}, "provenance": provenance})
+        assert items.begin("stanh/rd_kodak", given).kind == kind

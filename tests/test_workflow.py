@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from stanhlic.lab.reproduce import list_items
-from stanhlic.modelfile import inspect_weights
+from stanhlic.modelfile import inspect_weights, save_weights
 
 pytest.importorskip("snakemake", reason="Snakemake is not installed; pip install stanhlic[cluster]")
 pytestmark = pytest.mark.long
@@ -61,9 +62,29 @@ def test_the_paper_profile_is_planned_whole(snakemake, tmp_path):
     stages = {f"train_{system}_{stage}" for system in ("stanh", "progressive", "rnn") for stage in yaml.safe_load((ROOT / "stanhlic" / system / "profiles.yaml").read_text())["paper"]}
     assert len(items) > 20 and items | stages <= planned.keys()
     weights = lambda name: f"runs/paper/{name}/model.safetensors"
-    starts = {"stanh_anchor": "stanh-base", "stanh_derivation": "stanh-anchor", "progressive_first": "stanh-base", "progressive_decoder": "progressive-first", "progressive_rem": "progressive-decoder"}
+    starts = {"stanh_msssim_base": "stanh-base", "stanh_msssim_anchor": "stanh-msssim-base", "stanh_msssim_derivation": "stanh-msssim-anchor", "stanh_anchor": "stanh-base", "stanh_derivation": "stanh-anchor", "progressive_first": "stanh-base", "progressive_decoder": "progressive-first", "progressive_rem": "progressive-decoder"}
     assert {k: planned[f"train_{k}"] for k in starts} == {k: [weights(v)] for k, v in starts.items()}
     assert not list(tmp_path.glob("runs/*"))
+    made = {"stanh-zou22": "stanh-derivation", "stanh-zou22-msssim": "stanh-msssim-derivation", "progressive-zou22": "progressive-rem", "rnn-paper": "rnn-train"}
+    for e in list_items():  # each item of full size waits for the weights that it names
+        named = {v for p in (e["parameters"].get("paper") or {}).values() for v in (p if isinstance(p, list) else [p]) if isinstance(v, str) and v in made}
+        assert {weights(made[n]) for n in named} <= set(planned.get(f"item_{e['id'].replace('/', '_')}", ())), e["id"]
+
+
+def test_nothing_is_trained_for_weights_that_were_imported(snakemake, tmp_path, monkeypatch):
+    monkeypatch.setenv("STANHLIC_MODELS", str(tmp_path / "mine"))
+    (tmp_path / "mine").mkdir()
+    save_weights(tmp_path / "mine/full.safetensors", {"x": torch.ones(1)}, {"system": "stanh", "name": "stanh-zou22", "config": {}, "provenance": {"release": "stanh"}})
+    planned = plan(snakemake("item_stanh_rd_kodak", "item_progressive_masking", profile="paper", options=["--dry-run"]))
+    assert not [s for s in planned["item_stanh_rd_kodak"] if "runs/" in s] and "runs/paper/progressive-rem/model.safetensors" in planned["item_progressive_masking"]
+
+
+def test_every_shipped_model_has_a_stage(snakemake):
+    """`make weights` ends in a file for each model that ships, under its name."""
+    said = snakemake("weights", profile="compact", options=["--dry-run", "--printshellcmds", "--forceall"])
+    plans = {s: yaml.safe_load((ROOT / "stanhlic" / s / "profiles.yaml").read_text())["compact"] for s in ("stanh", "progressive", "rnn")}
+    names = {next(iter(re.findall(r"name=([\w-]+)", line)), plans[system][stage].get("name")) for line in said.splitlines() for system, stage in re.findall(r"stanhlic.cli train (\w+) (\w+) --profile compact", line)}
+    assert {inspect_weights(p)["name"] for p in (ROOT / "stanhlic/weights").glob("*.safetensors")} <= names
 
 
 def test_figures_wait_for_figures_and_for_weights_that_are_not_shipped(snakemake):

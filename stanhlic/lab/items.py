@@ -130,10 +130,13 @@ def begin(
     run = Run(entry, {name: given[name] for name in known})
     check_count(run.values)
     names, chosen = [m["name"] for m in list_models()], run.values.get("model")
-    random = chosen is not None and chosen == known["model"][1] and chosen not in names and entry["paper"] in ("progressive", "rnn")
+    rumor, random = False, chosen is not None and chosen == known["model"][1] and chosen not in names and entry["paper"] in ("progressive", "rnn")
     run.model = random_model(entry["paper"]) if random else chosen
     run.use(*([run.model] if run.model else []), *(v for p in run.values.values() for v in (p if isinstance(p, list) else [p]) if isinstance(v, str) and v in names))
-    if run.model: run.size = size_of(inspect_weights(model_path(run.model))["config"])
+    if run.model:
+        header = inspect_weights(model_path(run.model))
+        run.size, known_history = size_of(header["config"]), {"stages", "release"} & header["provenance"].keys()
+        rumor = run.size == "full" and not known_history
     for path in entry.get("inputs", []): run.weights |= (figure_numbers(path) or {}).get("made_by", {}).get("weights", {})  # their numbers rest on those
     kodak = has_dataset("kodak")
     if "n_images" in run.values: run.images, run.note = demo_images(run.values["n_images"])
@@ -144,9 +147,9 @@ def begin(
         if not run.images: raise StanhlicError(f"Kodak has no picture {run.values['picture']}; it has kodim01 to kodim24")
     if side := run.values.get("side", 0):
         run.images, run.note = [(n, middle(a, side)) for n, a in run.images], f"{run.note}; a piece of {side} × {side} of each"
-    if random: run.note += "; random weights"
+    if random or rumor: run.note += "; random weights" if random else "; weights of unknown history"
     whole = kodak and not side and len(run.images) >= enough or not run.images
-    run.kind = "drawn" if drawn else run.size if serious and not random and whole else "smoke"
+    run.kind = "drawn" if drawn else run.size if serious and not random and not rumor and whole else "smoke"
     return run
 
 def report(
