@@ -559,6 +559,16 @@ def _eval(
     _say(_table(rows, ("quality", "bpp", "estimated", "PSNR dB", "MS-SSIM", "encode s", "decode s")))
     _remark(images, _without_similarity(x["per_image"]))
 
+def _parts(name, manifest, parts):
+    "How a data set of several collections is built, as far as that is known"
+    total = sum(p["files"] for p in parts), _size(sum(p["bytes"] for p in parts))
+    lines = [f"{name}: {total[0]:,} pictures, {total[1]}, from {len(parts)} collections, none of which is redistributed here"]
+    for p in parts:
+        lines.append(f"\n{p['family']}-*: {p['files']} files, {_size(p['bytes'])}; {p['title']}")
+        lines += [f"  {label:9}{p[key]}" for label, key in (("from", "origin"), ("at", "address"), ("license", "license"), ("made", "made"), ("unknown", "unknown")) if key in p]
+    return "\n".join([*lines, f"\nTo build it, put all files into one folder {name} below the folder that STANHLIC_DATA names. data/manifests/{name}.toml has the name, size and SHA-256 of each; files of other bytes are refused",
+                      "under this name, and welcome under any other: stanhlic train ... --data FOLDER takes every folder of photographs.\n"])
+
 @app.command("fetch")
 def _fetch(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Data set; without it, all are listed.")] = None,
@@ -567,19 +577,24 @@ def _fetch(
     """Download a data set, or list the known ones.
 
     Files come from their origin into the cache in your home folder and are checked by SHA-256; those already there are not downloaded again. A data set is looked for under STANHLIC_DATA, then in ./data, then in the cache.
+    What cannot be fetched from one place, as the training photographs, is described: collections, licenses, counts, how the files were made, and what is not known of that.
 
     \b
     Examples:
       stanhlic fetch
       stanhlic fetch kodak
+      stanhlic fetch train
       stanhlic fetch kodak --mirror https://example.org/kodak
     """
-    from stanhlic.datasets import find_dataset, has_dataset, list_datasets, load_manifest
+    from stanhlic.datasets import families, find_dataset, has_dataset, list_datasets, load_manifest
     if name is not None:
+        if parts := families(name): _say(_parts(name, load_manifest(name), parts))
+        if parts and not has_dataset(name) and mirror is None: raise StanhlicError(f"{name}: is not here and cannot be fetched from one place; build it as said above, or train on photographs of your own: stanhlic train ... --data FOLDER")
         found = find_dataset(name, download=True, mirror=mirror)
         _say(f"{name}: {len(found)} files, the first is {found[0]}")
         return
-    rows = [(n, "here" if has_dataset(n) else "not here", len(m["files"]), _size(sum(e["size"] for e in m["files"])), m["title"]) for n in list_datasets() for m in [load_manifest(n)]]
+    size = lambda m: _size(sum(e["size"] for e in m["files"]) or m.get("archive", {}).get("size", 0)) if m["files"] or "archive" in m else ""
+    rows = [(n, "here" if has_dataset(n) else "not here", len(m["files"]) or m["count"], size(m), m["title"]) for n in list_datasets() for m in [load_manifest(n)]]
     _say(_table(rows, ("name", "state", "files", "size", "title")))
 
 @app.command("bench")

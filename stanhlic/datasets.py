@@ -6,7 +6,7 @@ import numpy as np
 import stanhlic
 from tqdm import tqdm
 from .errors import StanhlicError, needs
-from .images import read_image
+from .images import find_files, is_image_name, read_image
 
 def _manifest_folder():
     "Where the manifests are: inside the installed package, else in the repository"
@@ -72,10 +72,38 @@ def _locate(name, entries):
     for folder in search_folders(name):
         if all((folder / e["path"]).is_file() for e in entries): return folder
 
+def _counted(name, manifest):
+    "Pictures of a set that is known by their number, in the first folder that has so many, or none"
+    for folder in search_folders(name):
+        found = find_files(folder, is_image_name)[0] if folder.is_dir() else []
+        if len(found) == manifest["count"]: return found
+    return []
+
+def _unpack(name, manifest):
+    "Pictures of an archive, into the cache"
+    import zipfile
+    archive = download(manifest["archive"]["url"], cache_folder() / f"{name}.zip", manifest["archive"])
+    (folder := cache_folder() / name).mkdir(exist_ok=True)
+    try:
+        with zipfile.ZipFile(archive) as z:
+            for member in z.infolist():
+                file = Path(member.filename).name
+                if not member.is_dir() and is_image_name(file) and not file.startswith("."): (folder / file).write_bytes(z.read(member))
+    except (zipfile.BadZipFile, OSError) as e: raise StanhlicError(f"{archive}: cannot be unpacked ({e}); delete it and fetch {name} again") from e
+    archive.unlink()
+
+def families(
+    name: str,  # data set
+) -> list:      # rows: family, files, bytes, and title, license, origin, address, made, unknown as the manifest has them; none for a set of one piece
+    """The collections that a data set was put together from, and what is known of how."""
+    manifest = load_manifest(name)
+    own = lambda family: [e for e in manifest["files"] if e["path"].startswith(f"{family}-")]
+    return [{"family": k, "files": len(own(k)), "bytes": sum(e["size"] for e in own(k))} | f for k, f in manifest.get("families", {}).items()]
+
 def _how_to_get(name, manifest):
     "The second half of a refusal"
     place = f"set STANHLIC_DATA to the folder that holds {name}/"
-    if "url" in manifest: return f"{place}, or download it: stanhlic fetch {name}"
+    if "url" in manifest or "archive" in manifest: return f"{place}, or download it: stanhlic fetch {name}"
     return manifest.get("get", place)
 
 def find_dataset(
@@ -88,7 +116,9 @@ def find_dataset(
     """Files of a data set, checked.
 
     Raises `StanhlicError` for an unknown set, one that is missing here, or a file that does not match the manifest."""
-    manifest, entries = load_manifest(name), _entries(name, prefix)
+    manifest = load_manifest(name)
+    if "count" in manifest: return _find_counted(name, manifest, download)
+    entries = _entries(name, prefix)
     folder = _locate(name, entries)
     if folder is None:
         if download: return fetch(name, mirror, prefix=prefix)
@@ -102,11 +132,20 @@ def find_dataset(
                 raise StanhlicError(f"{folder / e['path']}: not the file that data set {name} lists (SHA-256 differs); fetch it again")
     return [folder / e["path"] for e in entries]
 
+def _find_counted(name, manifest, download):
+    "Pictures of a set that is known by their number; raises `StanhlicError` if it is not here"
+    if not (found := _counted(name, manifest)) and download and "archive" in manifest:
+        _unpack(name, manifest)
+        found = _counted(name, manifest)
+    if not found: raise StanhlicError(f"data set {name} is not on this machine, or not with its {manifest['count']} pictures; {_how_to_get(name, manifest)}")
+    return found
+
 def has_dataset(
     name: str,         # data set
     prefix: str = "",  # only files whose path starts with this
 ) -> bool:             # all files are here; hashes are not checked
     """Is a data set available?"""
+    if "count" in (manifest := load_manifest(name)): return bool(_counted(name, manifest))
     return _locate(name, _entries(name, prefix)) is not None
 
 PATIENCE, SLOWEST = 30, 1000  # seconds; bytes a second, over so many seconds, below which a server is given up

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['seed_of', 'drawn_picture', 'ImagePool', 'split_files', 'load_arrays', 'training_arrays', 'central_crops', 'Plan',
-           'validation_crops', 'precision_of', 'learning_rate', 'distortion', 'average', 'provenance',
+           'validation_crops', 'precision_of', 'learning_rate', 'Plateau', 'distortion', 'average', 'provenance',
            'save_checkpoint', 'load_checkpoint', 'newest_checkpoint', 'Trainer', 'descend', 'read_log', 'commits_of',
            'elapsed', 'draw_curve', 'fit', 'is_main', 'load_profile', 'make_plan']
 
@@ -228,6 +228,9 @@ class Plan:
     lr_end: float = 0.01          # learning rate at the end, as a fraction of the peak
     warmup: int = 100             # steps of linear warm-up
     hold: float = 0.5             # fraction of the steps at the peak before the cosine sets in
+    plateau: float = 0.0          # factor on the learning rate where validations no longer improve; 0: none
+    patience: int = 10            # validations without improvement before it drops
+    test_before: bool = False     # validate before the first step, too
     lr_predictors: float = 1.0    # learning rate of the networks that predict the rate, as a fraction of lr
     lr_aux: float = 1e-2          # learning rate of the auxiliary optimizer
     clip: float = 1.0             # largest gradient norm; 0: none
@@ -270,6 +273,33 @@ def learning_rate(
     warm, held = min(1.0, (step + 1) / max(1, plan.warmup)), plan.hold * plan.steps
     fall = min(1.0, max(0.0, (step - held) / max(1.0, plan.steps - held)))
     return plan.lr * warm * (plan.lr_end + (1 - plan.lr_end) * 0.5 * (1 + math.cos(math.pi * fall)))
+
+# %% ../nbs/ground/10_training.ipynb #615083a5
+@dataclass
+class Plateau:
+    """How often the learning rate has dropped because validations no longer improved."""
+    factor: float = 0.0      # on the learning rate; 0: it never drops
+    patience: int = 10       # validations without improvement that are let pass
+    best: float = math.inf   # lowest loss so far
+    bad: int = 0             # validations since
+    drops: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Factor on the learning rate now."""
+        return self.factor ** self.drops if self.drops else 1.0
+
+    def see(self, loss: float) -> bool:
+        """Take note of a validation's loss; returns whether the learning rate drops."""
+        better = loss < self.best - 1e-4 * abs(self.best) if self.best < math.inf else True
+        self.best, self.bad = (loss, 0) if better else (self.best, self.bad + 1)
+        fell = bool(self.factor) and self.bad > self.patience
+        if fell: self.bad, self.drops = 0, self.drops + 1
+        return fell
+
+    def seen(self) -> tuple:
+        """What a checkpoint keeps of it."""
+        return self.best, self.bad, self.drops
 
 # %% ../nbs/ground/10_training.ipynb #8b29048f
 def distortion(
@@ -385,12 +415,13 @@ class Trainer:
         self.optimizer = SOAP(_groups(self.inner, self.main, plan), plan.lr) if plan.optimizer == "soap" else torch.optim.Adam(_groups(self.inner, self.main, plan), plan.lr, fused=True)
         self.aux = torch.optim.Adam(quantiles, plan.lr_aux, fused=True) if quantiles else None
         self.mean = {n: p.detach().clone() for n, p in self.moving.items()} if plan.ema else {}
+        self.plateau = Plateau(plan.plateau, plan.patience)
 
     def state(self) -> dict:
         """All that the next step depends on."""
         return {"step": self.step, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "best": self.best, "model": self.inner.state_dict(), "mean": self.mean,
                 "optimizer": self.optimizer.state_dict(), "aux": self.aux.state_dict() if self.aux else {},
-                "schedule": self.schedule.state_dict() if self.schedule else {}}
+                "schedule": self.schedule.state_dict() if self.schedule else {}, "plateau": self.plateau.seen()}
 
     def restore(self, state: dict):
         """Continue from a saved state; raises `StanhlicError` if it belongs to another model or stage."""
@@ -403,12 +434,13 @@ class Trainer:
             if self.schedule: self.schedule.load_state_dict(state["schedule"])
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
             self.cpu_seconds = state.get("cpu_seconds", 0.0)
+            self.plateau = Plateau(self.plan.plateau, self.plan.patience, *state.get("plateau", ()))
         except (KeyError, RuntimeError, ValueError) as e:
             raise StanhlicError("the checkpoint is of another network or stage; take its folder and settings, or start without --resume") from e
 
     def branch(self, state: dict):
         """Begin at the state of another run, moments of the optimizer included, with steps and seconds of one's own."""
-        self.restore(state | {"step": 0, "seconds": 0.0, "cpu_seconds": 0.0, "best": math.inf, "schedule": self.schedule.state_dict() if self.schedule else {}})
+        self.restore(state | {"step": 0, "seconds": 0.0, "cpu_seconds": 0.0, "best": math.inf, "plateau": (), "schedule": self.schedule.state_dict() if self.schedule else {}})
 
 # %% ../nbs/ground/10_training.ipynb #1cee198d
 def descend(
@@ -418,7 +450,7 @@ def descend(
 ) -> dict:            # the loss's numbers and the gradient's norm, on the device
     """One step of the optimizer."""
     plan, world, rows = t.plan, t.accelerator.num_processes, []
-    for group in t.optimizer.param_groups: group["lr"] = group.get("share", 1.0) * learning_rate(plan, t.step)
+    for group in t.optimizer.param_groups: group["lr"] = group.get("share", 1.0) * t.plateau.rate * learning_rate(plan, t.step)
     t.optimizer.zero_grad(set_to_none=True)
     for i in range(plan.accumulate):
         part = i * world + t.accelerator.process_index
@@ -499,7 +531,7 @@ def draw_curve(
     """Draw `curve.png` from `log.jsonl`; raises `StanhlicError` if it cannot be written."""
     with needs("figures"): from matplotlib.figure import Figure
     lines, picture = read_log(out / "log.jsonl"), io.BytesIO()
-    valid = [line for line in lines if "val_loss" in line]
+    valid, lines = [line for line in lines if "val_loss" in line], [line for line in lines if "loss" in line]
     ax = Figure(figsize=(5, 3), dpi=100, layout="constrained").subplots()
     ax.plot([line["step"] for line in lines], [line["loss"] for line in lines], lw=0.9, label="training")
     ax.plot([line["step"] for line in valid], [line["val_loss"] for line in valid], "o", mfc="white", ms=4, label="validation, hard quantizer")
@@ -510,7 +542,7 @@ def draw_curve(
 # %% ../nbs/ground/10_training.ipynb #2fb226bc
 def _line(t: Trainer, rows: list) -> dict:
     """A line of the log: means since the last one. Raises `StanhlicError` if a step had no finite gradient."""
-    line = {"step": t.step, "seconds": round(t.seconds, 1), "cpu_seconds": round(t.cpu_seconds, 1), "lr": learning_rate(t.plan, t.step)} | _agreed(t, rows)
+    line = {"step": t.step, "seconds": round(t.seconds, 1), "cpu_seconds": round(t.cpu_seconds, 1), "lr": t.plateau.rate * learning_rate(t.plan, t.step)} | _agreed(t, rows)
     if not math.isfinite(line["norm"]):
         first = t.step - len(rows) + [math.isfinite(r["norm"]) for r in rows].index(False)
         raise StanhlicError(f"the loss or its gradient is not a number at step {first}; resume from the last checkpoint with a lower lr")
@@ -535,6 +567,13 @@ def _validate(t: Trainer, validate: Callable, out: Path) -> dict:
             t.best = numbers["val_loss"]
             save_checkpoint(out / "best.pt", {"step": t.step, "model": model.state_dict()})
     return numbers
+
+# %% ../nbs/ground/10_training.ipynb #c9ebd518
+def _judge(t: Trainer, loss: float):
+    """Let the plateau see the first process's loss, and tell the schedule if the learning rate drops."""
+    shared = torch.tensor([loss if t.accelerator.is_main_process else 0.0], dtype=torch.float64, device=t.device)
+    fell = t.plateau.see(float(t.accelerator.reduce(shared, "sum")))
+    if fell and hasattr(t.schedule, "dropped"): t.schedule.dropped()
 
 # %% ../nbs/ground/10_training.ipynb #759d9624
 @contextlib.contextmanager
@@ -583,6 +622,7 @@ def fit(
     elif start: t.branch(start)
     t.accelerator.wait_for_everyone()
     if main: _open_folder(t, out, resumed, facts or {})
+    if main and validate and plan.test_before and not t.step: _append(out / "log.jsonl", {"step": 0, "seconds": 0.0, "cpu_seconds": 0.0} | _validate(t, validate, out))
     began, cpu, pool = time.monotonic() - t.seconds, time.process_time() - t.cpu_seconds, pool.to(t.device)
     with tqdm(total=plan.steps, initial=t.step, desc=out.name, unit="step", disable=not main, mininterval=2) as bar, _asked_to_stop() as asked:
         while t.step < min(plan.steps, stop_at or plan.steps):
@@ -592,8 +632,9 @@ def fit(
             if asked and main and not saves: _leave(t, out, rows)
             if not saves and t.step % plan.log_every: continue
             line = _line(t, rows); rows.clear()
+            if main and saves and validate: line |= _validate(t, validate, out)
+            if saves and validate and plan.plateau: _judge(t, line.get("val_loss", 0.0))
             if not main: continue
-            if saves and validate: line |= _validate(t, validate, out)
             _append(out / "log.jsonl", line)
             if saves: _save(t, out)
             bar.set_postfix({k: f"{v:.4g}" for k, v in line.items() if k in ("loss", "bpp", "psnr", "val_loss")})
@@ -670,10 +711,11 @@ def make_plan(settings: dict) -> Plan:
     if plan.precision not in ("auto", "bf16", "no"): raise StanhlicError(f"unknown precision {plan.precision!r}; use auto, bf16 or no")
     for name in ("steps", "batch", "accumulate", "validate_every", "log_every", "keep"):
         if getattr(plan, name) < 1: raise StanhlicError(f"{name}={getattr(plan, name)}; take at least 1")
-    for name in ("lr", "lr_aux", "lr_predictors", "clip", "warmup"):
+    for name in ("lr", "lr_aux", "lr_predictors", "clip", "warmup", "patience"):
         if getattr(plan, name) < 0: raise StanhlicError(f"{name}={getattr(plan, name):g}; take no less than 0")
     if plan.optimizer not in ("adam", "soap"): raise StanhlicError(f"unknown optimizer {plan.optimizer!r}; use adam or soap")
-    if not 0 <= plan.drawn < 1: raise StanhlicError(f"drawn={plan.drawn:g}; take 0 to below 1")
+    for name in ("drawn", "plateau"):
+        if not 0 <= getattr(plan, name) < 1: raise StanhlicError(f"{name}={getattr(plan, name):g}; take 0 to below 1")
     for name in ("hold", "lr_end", "ema"):
         if not 0 <= getattr(plan, name) <= 1 or plan.ema == 1: raise StanhlicError(f"{name}={getattr(plan, name):g}; take 0 to 1" + (", below 1" if name == "ema" else ""))
     if plan.crop < 64 or plan.crop % 64: raise StanhlicError(f"crop={plan.crop}; take a multiple of 64 pixels")

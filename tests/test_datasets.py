@@ -1,13 +1,15 @@
 """Data sets: manifests, search order, checks, and downloads that resume, against a server on this machine."""
 import hashlib
+import os
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
 from stanhlic import datasets
-from stanhlic.datasets import demo_images, download, fetch, find_dataset, has_dataset, is_file_of, list_datasets, load_manifest, pixel_hash, sample_photograph, search_folders
+from stanhlic.datasets import demo_images, download, families, fetch, find_dataset, has_dataset, is_file_of, list_datasets, load_manifest, pixel_hash, sample_photograph, search_folders
 from stanhlic.errors import StanhlicError
 from stanhlic.images import write_image
 
@@ -62,7 +64,7 @@ def entry(name): return {"path": name, "size": len(DATA[name]), "sha256": hashli
 
 
 def test_manifests_are_complete():
-    assert list_datasets() == ["kodak", "train"]
+    assert list_datasets() == ["clic", "kodak", "tecnick", "train"]
     for name, n in (("kodak", 24), ("train", 1386)):
         m = load_manifest(name)
         assert m["license"] and m["origin"] and len(m["files"]) == len({f["path"] for f in m["files"]}) == n
@@ -70,6 +72,31 @@ def test_manifests_are_complete():
     assert load_manifest("kodak")["files"][3]["url"].endswith("/kodim04.png")
     assert {f["path"].split("-")[0] for f in m["files"]} == set(m["families"])
     with pytest.raises(StanhlicError, match="unknown data set"): load_manifest("../kodak")
+
+
+def test_the_training_set_says_how_it_was_built(cli, tmp_path):
+    """Collections with origin, license, counts and reduction, and what is not known; where it is missing, what else to do."""
+    rows = families("train")
+    assert [(r["family"], r["files"]) for r in rows] == [("bsds", 500), ("imn", 680), ("cid", 206)] and sum(r["bytes"] for r in rows) == sum(e["size"] for e in load_manifest("train")["files"])
+    assert all(r[k] for r in rows for k in ("title", "license", "origin", "address", "made", "unknown")) and families("kodak") == []
+    done = cli("fetch", "train", cwd=tmp_path, env=os.environ | {"STANHLIC_DATA": str(tmp_path), "STANHLIC_CACHE": str(tmp_path)})
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "--data FOLDER" in done.stderr
+    assert all(w in done.stdout for w in ("1,386 pictures", "680 files", "reduced to 60 %", "CC BY-SA", "unknown", "github.com/EliSchwartz/imagenet-sample-images"))
+
+
+def test_sets_known_by_their_number(tmp_path, monkeypatch):
+    """Without hashes of the files a folder counts if it has so many pictures; an archive is checked by its own."""
+    monkeypatch.setenv("STANHLIC_DATA", str(tmp_path)); monkeypatch.setenv("STANHLIC_CACHE", str(tmp_path / "cache")); monkeypatch.chdir(tmp_path)
+    assert not has_dataset("clic") and not has_dataset("tecnick")
+    with pytest.raises(StanhlicError, match="stanhlic fetch clic"): find_dataset("clic")
+    with pytest.raises(StanhlicError, match="testimages.zip"): find_dataset("tecnick")
+    (tmp_path / "packed").mkdir()
+    with zipfile.ZipFile(tmp_path / "packed/a.zip", "w") as z:
+        for name in ("valid/x.png", "valid/y.png", "valid/.hidden.png", "../out.png", "readme.txt"): z.writestr(name, b"picture")
+    data = (tmp_path / "packed/a.zip").read_bytes()
+    toy = {"name": "toy", "count": 3, "files": [], "archive": {"url": (tmp_path / "packed/a.zip").as_uri(), "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+    monkeypatch.setattr(datasets, "load_manifest", lambda name: toy)
+    assert [p.name for p in find_dataset("toy", download=True)] == ["out.png", "x.png", "y.png"] and not (tmp_path / "out.png").exists() and has_dataset("toy")
 
 
 def test_search_order_and_completeness(toy, tmp_path):

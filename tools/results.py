@@ -102,11 +102,19 @@ def measured_models():
     return found
 
 
+def made_by(model):
+    """How a shipped file came to be, by its header: one run a stage from committed code, as the workflow does it, or by hand."""
+    stages = model["provenance"].get("stages", [])
+    loose = [s for s in stages if not str(s.get("commit", "")).isalnum()]
+    if stages and len({s["stage"] for s in stages}) == len(stages) and not loose: return f"one run a stage: {', '.join(s['stage'] for s in stages)}"
+    return f"by hand: {len(stages)} runs, {len(loose)} of them from code that was not committed as it was"
+
+
 def models():
-    """The shipped models: size, range, seconds."""
+    """The shipped models: size, range, seconds, and how they were made."""
     known, reach = {m["name"]: m for m in list_models()}, lambda v, digits: f"{min(v):.{digits}f} to {max(v):.{digits}f}"
     return markdown([{"model": f"`{n}`", "parameters": f"{known[n]['parameters']:,}", "MB": f"{known[n]['bytes'] / 1e6:.1f}", "bpp": reach(c["bpp"], 2), "dB": reach(c["psnr-rgb"], 1),
-                      "encode / decode, s": f"{c['encoding_time'][-1]:.2f} / {c['decoding_time'][-1]:.2f}"} for n, c in measured_models().items() if n in known])
+                      "encode / decode, s": f"{c['encoding_time'][-1]:.2f} / {c['decoding_time'][-1]:.2f}", "made": made_by(known[n])} for n, c in measured_models().items() if n in known])
 
 
 def rates():
@@ -178,7 +186,7 @@ def render():
         claims = headline_table(count["paper"], verdicts)
         parts += [f"## {name}", about, *([f"### Headline claims of {name}", claims] if claims else []), "### Every figure, table and claim", figures_of(own, rows), sentence(count),
                   fold(f"{sum(r['item'] in {e['id'] for e in own} for r in rows)} rules with their numbers", items_of(own, rows)), further(own)]
-    parts += ["## The shipped models", "Means at the two ends of a model's range on the 24 Kodak pictures; seconds are for one such picture at the upper end, on one thread of a CPU, the model loaded.", models(),
+    parts += ["## The shipped models", "Means at the two ends of a model's range on the 24 Kodak pictures; seconds are for one such picture at the upper end, on one thread of a CPU, the model loaded. `make weights` trains each anew, one run a stage, by the profile of today; *made* says how the file that ships came to be, by its own header.", models(),
               "BD-rate against classical codecs, by PSNR / by MS-SSIM, in percent of rate over the qualities both reach; negative means less rate. Every rate is the size of a file that a fresh process has decoded.", rates(),
               "## Timings", fold("Seconds of each stage", timings()), fold("Cold starts of the command line", startup()), fold("Transforms in bfloat16 (`--fast`)", precision())]
     return "\n\n".join(p for p in parts if p) + "\n"

@@ -115,6 +115,8 @@ class Run:
         written = save_figure(fig, stem, numbers)
         return Markdown(f"{report(self.entry, numbers)}\n\n*Written: {', '.join(map(str, written))}*")
 
+_BY_LAMBDA = ("stanh/quantizer_curves", "stanh/training_cost")  # items that draw against λ; those that train have a parameter `data`
+
 def begin(
     item: str,             # id in the registry
     given: dict,           # globals() of the notebook
@@ -137,6 +139,7 @@ def begin(
         header = inspect_weights(model_path(run.model))
         run.size, known_history = size_of(header["config"]), {"stages", "release"} & header["provenance"].keys()
         rumor = run.size == "full" and not known_history
+        if ("data" in known or item in _BY_LAMBDA) and any(p.get("lambda", 0) is None for p in header["config"].get("points", ())): raise StanhlicError(f"{run.model}: its rate points have no λ, which the authors' files do not record and this item needs; import it again with --lambdas")
     for path in entry.get("inputs", []): run.weights |= (figure_numbers(path) or {}).get("made_by", {}).get("weights", {})  # their numbers rest on those
     kodak = has_dataset("kodak")
     if "n_images" in run.values: run.images, run.note = demo_images(run.values["n_images"])

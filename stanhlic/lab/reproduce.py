@@ -326,7 +326,7 @@ def as_text(
     number = lambda key: "" if row[key] is None else shown(row[key], row["unit"], row["digits"])
     theirs = next((f"{number(b)} ({b})" for b in ARITHMETIC if row[b] is not None), "")
     return {"claim": row["says"], "published": number("published"), "from their points or code": theirs, "ours": shown(row["ours"], row["unit"], row["digits"]) if row["rule"] else "",
-            "ours is": SIZES.get(row["kind"], row["kind"]) + ", other weights" * row.get("other_weights", False), "held if": row["held if"], "rule written": row["rule"] and f"{row['rule']} measuring", "held": row["verdict"]}
+            "ours is": "" if row["ours"] is None else SIZES.get(row["kind"], row["kind"]) + ", other weights" * row.get("other_weights", False), "held if": row["held if"], "rule written": row["rule"] and f"{row['rule']} measuring", "held": row["verdict"]}
 
 def kept_numbers(
     entry: dict,               # of the registry

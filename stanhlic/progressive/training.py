@@ -100,7 +100,8 @@ class Objective:
         self.between = np.geomspace(0.5, 90, 64)
         self.stage, self.settings, self.ranking = stage, settings, settings.get("ranking", "global")
         self.level = level_of(settings)
-        self.qualities = {"first": None, "decoder": decoder_qualities(settings.get("qualities", "log")), "rem": rem_qualities(rems) if rems else None}[stage]
+        self.qualities = {"first": None, "decoder": decoder_qualities(settings.get("qualities", "log")), "rem": rem_qualities(rems, settings.get("rem_points", 100)) if rems else None}[stage]
+        if not settings.get("sampling", True): self.qualities = [100.0]
 
     def __call__(self, model, x):
         s = self.settings
@@ -143,9 +144,10 @@ def validator(
             mse = {q: float(mean([at(model, x, q)[:1] for x in parts])[0]) for q in (2.0, 10.0, 40.0)}
             own = settings["between"] / 2 * 255 ** 2 * np.mean([between_weight(q, settings["lmbda"]) * m for q, m in mse.items()])
             return facts | {"loss": facts["loss"] + own} | {f"psnr_{q:g}": -10 * np.log10(max(1e-9, m)) for q, m in mse.items()}
-        mse, bpp = mean([[at(model, x, q) for q in GRID] for x in parts]).T
-        facts = {f"psnr_{q:g}": -10 * np.log10(max(1e-9, m)) for q, m in zip(GRID, mse)} | {f"bpp_{q:g}": b for q, b in zip(GRID, bpp)}
-        return {"loss": 255 ** 2 * 0.01 * mse[1:].mean() if stage == "decoder" else bpp.mean()} | facts
+        grid = settings.get("grid", GRID)
+        mse, bpp = mean([[at(model, x, q) for q in grid] for x in parts]).T
+        facts = {f"psnr_{q:g}": -10 * np.log10(max(1e-9, m)) for q, m in zip(grid, mse)} | {f"bpp_{q:g}": b for q, b in zip(grid, bpp)}
+        return {"loss": 255 ** 2 * 0.01 * mse[np.array(grid) > 0].mean() if stage == "decoder" else bpp.mean()} | facts
     return validate
 
 # %% ../../nbs/progressive/07_training.ipynb #e91d7740
@@ -269,7 +271,7 @@ def _profiles():
     return Path(stanhlic.__file__).parent / "progressive" / "profiles.yaml"
 
 _VARIANT = ("rem_depth", "rem_mean", "closed_loop", "support", "decoders", "hypers", "encoders")
-_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"top": "high.safetensors", "store": "fp16", "between": 0.5, "lmbda": [0.002, 0.03]}  # with an example each
+_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"top": "high.safetensors", "store": "fp16", "between": 0.5, "lmbda": [0.002, 0.03], "sampling": False, "rem_points": 100, "grid": [0.0, 10.0, 100.0]}  # with an example each
 
 def network_for(settings: dict, stage: str) -> Progressive:
     """Untrained network of a stage's settings: its size, with the variant they name. Raises `StanhlicError` if there is none."""

@@ -37,6 +37,9 @@ class Schedule:
         """Move on by one training step and return the new β; only the gap schedule reads `gap`."""
         return self.beta
 
+    def dropped(self):
+        """The learning rate has dropped; only the gap schedule minds."""
+
     def state_dict(self) -> dict:
         """All numbers needed to continue, as floats, integers and one byte tensor at most."""
         state = dict(vars(self))
@@ -54,10 +57,11 @@ class Schedule:
 class GapStochastic(Schedule):
     """β ~ U(1, β_max), β_max grows by factor·gap (STanH eq. 8, K=15, β₀=10)."""
     beta: float = 10.0     # β in use, also the first β_max
-    factor: float = 15.0   # K; the released anchor training doubles it whenever the learning rate drops
+    factor: float = 15.0   # K
+    growth: float = 1.0    # factor on K whenever the learning rate drops; the release's anchors take 2
     seed: int = 0          # of the draws
     beta_max: float = None # largest β so far (default: beta)
-    counters = ("beta", "beta_max")
+    counters = ("beta", "beta_max", "factor")
 
     def __post_init__(self):
         self.beta_max = self.beta if self.beta_max is None else self.beta_max
@@ -68,6 +72,8 @@ class GapStochastic(Schedule):
         self.beta_max += self.factor * gap
         self.beta = 1 + (self.beta_max - 1) * float(torch.rand((), generator=self.generator))
         return self.beta
+
+    def dropped(self): self.factor *= self.growth
 
 # %% ../../nbs/stanh/02_annealing.ipynb #1d81361c
 @dataclass

@@ -43,6 +43,10 @@ class Schedules:
         """Move both on by one step."""
         for name in "yz": getattr(self, name).step(gaps.get(f"gap_{name}"))
 
+    def dropped(self):
+        """The learning rate has dropped."""
+        self.y.dropped(); self.z.dropped()
+
     def state_dict(self) -> dict: return {"y": self.y.state_dict(), "z": self.z.state_dict()}
 
     def load_state_dict(self, state: dict):
@@ -52,7 +56,7 @@ def make_schedules(settings: dict) -> Schedules:
     """Schedules of y and z from a stage's settings."""
     name, beta, seed = settings.get("schedule", "ramp"), settings.get("beta", 10.0), settings.get("seed", 0)
     numbers = {"ramp": dict(start=beta, stop=settings.get("beta_end", 23.0), steps=settings["steps"]),
-               "gap_stochastic": dict(beta=beta, factor=settings.get("factor", 15.0)),
+               "gap_stochastic": dict(beta=beta, factor=settings.get("factor", 15.0), growth=settings.get("growth", 1.0)),
                "linear": dict(beta=beta, slope=settings.get("slope", 0.01)), "constant": dict(beta=beta)}
     if name not in numbers: raise StanhlicError(f"unknown schedule {name!r}; use one of {', '.join(numbers)}")
     seeds = ({"seed": seed}, {"seed": seed + 1}) if name == "gap_stochastic" else ({}, {})
@@ -283,7 +287,7 @@ def train_joint(
     return joint_model(joint), plan, before
 
 # %% ../../nbs/stanh/06_training.ipynb #73380269
-_OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "slope": 0.01,
+_OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "growth": 2.0, "slope": 0.01,
             "rate_form": "threshold", "centre": "residual", "interpolate_z": True, "validation": 24, "store": "fp16", "side": 0.35, "renew": "hyper", "free": True, "share": 0.2, "lmbdas": [0.0035, 0.025]}  # with an example each
 
 def run(
