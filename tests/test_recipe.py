@@ -72,7 +72,7 @@ def test_every_flag_of_the_release_leads_to_a_setting_that_exists(cli, room, tit
     """The tables of docs/train.md: what stands on the right in code is a setting, an option or a command here."""
     text = (ROOT / "docs/train.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.+) \| (.+) \|$", text[text.index(f"| {title} ("):].split("\n\n")[0], re.M)[2:]
-    assert len(rows) >= 6
+    assert len(rows) >= 5
     options, known = cli("train", "--help").stdout, known_settings(room)
     values = {"gap_stochastic", "ramp", "linear", "constant", "ms-ssim", "first", "decoder", "rem", "base", "derivation", "big", "single", "global", "false", "step", "estimated"}
     for _, ours in rows:
@@ -99,7 +99,7 @@ def test_a_toy_version_trained_again_has_the_same_numbers(stages, tmp_path):
     assert first["fingerprint"] == again["fingerprint"]
     records = first["provenance"]["stages"]
     assert [s["stage"] for s in records] == [stage for _, stage, _ in stages] and all(s["profile"] == "smoke" and s["data"] and "seed" in s["plan"] for s in records)
-    assert len({s["commit"] for s in records}) == 1
+    assert all(s["commit"] for s in records)
 
 
 # %% the kept numbers again
