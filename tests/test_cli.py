@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-COMMANDS = ("models", "compress", "decompress", "info", "truncate", "view", "eval", "fetch", "bench", "train", "import", "reproduce", "selftest")
+COMMANDS = ("models", "compress", "decompress", "info", "truncate", "view", "eval", "fetch", "bench", "train", "import", "export", "reproduce", "selftest")
 
 
 def shipped():
