@@ -8,6 +8,7 @@ __all__ = ['PLACES', 'widest', 'AnyCut', 'draw_cuts', 'weights_at', 'cut_loss', 
 # %% ../../nbs/progressive/06_cuts.ipynb #a0832736
 import torch
 import torch.nn as nn
+from ..backbone import add_noise
 from ..priors import SCALE_MIN, gaussian_mass, lower_bound
 from .lean import begin
 from .model import LeanModel, quantize
@@ -51,9 +52,14 @@ class AnyCut(nn.Module):
 
     def _send(self, state, y, mask):
         "The state when elements of a stage have arrived, and what they cost"
-        k = quantize((y - state.mean) / state.step)
-        p = gaussian_mass(k - 0.5, k + 0.5, lower_bound(state.scale, SCALE_MIN))
-        return state.put(mask, k * state.step + state.mean), _bits(torch.where(mask, p, 1.0))
+        scale, symbols = lower_bound(state.scale, SCALE_MIN), lambda y, mean: (y - mean) / state.step
+        k = quantize(symbols(y.detach(), state.mean))
+        cost = _bits(torch.where(mask, gaussian_mass(k - 0.5, k + 0.5, scale), 1.0))
+        if self.training:
+            noisy = add_noise(symbols(y, state.mean.detach()), True)
+            smooth = _bits(torch.where(mask, gaussian_mass(noisy - 0.5, noisy + 0.5, scale.detach()), 1.0))
+            cost = cost + smooth - smooth.detach()
+        return state.put(mask, quantize(symbols(y, state.mean)) * state.step + state.mean), cost
 
     def aux_loss(self) -> torch.Tensor:
         """Loss of the prior's quantiles."""
