@@ -238,6 +238,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'stanhlic.images.check_memory': ('ground/images.html#check_memory', 'stanhlic/images.py'),
                                  'stanhlic.images.check_writable_suffix': ( 'ground/images.html#check_writable_suffix',
                                                                             'stanhlic/images.py'),
+                                 'stanhlic.images.control_groups': ('ground/images.html#control_groups', 'stanhlic/images.py'),
                                  'stanhlic.images.decode_image': ('ground/images.html#decode_image', 'stanhlic/images.py'),
                                  'stanhlic.images.decode_picture': ('ground/images.html#decode_picture', 'stanhlic/images.py'),
                                  'stanhlic.images.find_files': ('ground/images.html#find_files', 'stanhlic/images.py'),

@@ -1,6 +1,7 @@
 """Files of the command line: which are inputs, where their outputs go, what is never written over, and many of them at once."""
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 from .errors import NotEnoughMemory, StanhlicError
-from .images import atomic_write, find_files, free_memory, is_image_name, read_bytes, read_stream
+from .images import atomic_write, control_groups, find_files, free_memory, is_image_name, read_bytes, read_stream
 
 PIPE, STDOUT = "-", ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -191,6 +192,20 @@ def join_parts(
 
 # %% many at once
 
+def cores(
+    root: str = "/sys/fs/cgroup",     # as in `control_groups`
+    mine: str = "/proc/self/cgroup",
+) -> int:                             # at least 1
+    """Processors that this process may use: those it is bound to, and no more than the quota of its control groups."""
+    def quota(folder, version):
+        try:
+            if version == 2: most, period = (folder / "cpu.max").read_text().split()
+            else: most, period = ((folder / f"cpu.cfs_{n}_us").read_text() for n in ("quota", "period"))
+            return int(most) / int(period) if int(most) > 0 else math.inf
+        except (OSError, ValueError, ZeroDivisionError): return math.inf  # "max", or no such limit
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([bound, *(quota(*group) for group in control_groups("cpu", root, mine))])))
+
 def processes(
     asked: int | None,  # by the user
     count: int,         # jobs
@@ -201,8 +216,7 @@ def processes(
     if count < 8: return 1
     from .modelfile import resolve_device
     if resolve_device(device) != "cpu": return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, count // 4, int(free_memory() / 1.5e9)))
+    return max(1, min(cores(), count // 4, int(free_memory() / 1.5e9)))
 
 def _begin(threads):
     "What a process does first: it ends with the one that started it, and has few threads"

@@ -4,20 +4,35 @@
 
 # %% auto #0
 __all__ = ['READ_FORMATS', 'READ_SUFFIXES', 'READ_LIMIT', 'LONGEST', 'DECODING', 'MAX_METADATA', 'WRITE_FORMATS', 'HOLDS',
-           'group_memory', 'free_memory', 'check_memory', 'decode_image', 'read_stream', 'read_bytes', 'check_head',
-           'read_image', 'judge_profile', 'Picture', 'decode_picture', 'read_picture', 'is_image_name', 'find_files',
-           'image_files', 'atomic_write', 'check_writable_suffix', 'as_picture', 'not_held', 'picture_bytes',
-           'write_image', 'keep_memory', 'give_back', 'to_tensor', 'to_array', 'pad', 'unpad']
+           'control_groups', 'group_memory', 'free_memory', 'check_memory', 'decode_image', 'read_stream', 'read_bytes',
+           'check_head', 'read_image', 'judge_profile', 'Picture', 'decode_picture', 'read_picture', 'is_image_name',
+           'find_files', 'image_files', 'atomic_write', 'check_writable_suffix', 'as_picture', 'not_held',
+           'picture_bytes', 'write_image', 'keep_memory', 'give_back', 'to_tensor', 'to_array', 'pad', 'unpad']
 
 # %% ../nbs/ground/00_images.ipynb #961f14dd
 import contextlib, ctypes, functools, io, os, re, secrets, time, warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, PngImagePlugin, UnidentifiedImageError
 from .errors import NotEnoughMemory, StanhlicError, enough_memory, needs
+
+# %% ../nbs/ground/00_images.ipynb #f41085ec
+def control_groups(
+    what: str,                                  # that they limit: "memory" or "cpu"
+    root: str | Path = "/sys/fs/cgroup",        # where control groups are mounted
+    mine: str | Path = "/proc/self/cgroup",     # which of them are those of the process
+) -> Iterator:                                  # (folder, version 1 or 2), from the process's own group up
+    """Folders of the control groups that limit this process; none where there are no such groups."""
+    try: groups = [line.split(":", 2)[1:] for line in Path(mine).read_text().splitlines()]
+    except (OSError, ValueError): return
+    for kinds, path in groups:
+        if kinds and what not in kinds.split(","): continue
+        base = Path(root, what) if kinds else Path(root)
+        own = base / path.strip("/")
+        yield from ((folder, 1 if kinds else 2) for folder in (own, *own.parents) if folder.is_relative_to(base))
 
 # %% ../nbs/ground/00_images.ipynb #1bd9664d
 def _left(folder, limit, used, cached):
@@ -33,16 +48,8 @@ def group_memory(
     mine: str | Path = "/proc/self/cgroup",     # which of them are those of the process
 ) -> float:                                     # bytes; infinite if there is no limit
     """Bytes that the control groups of this process leave it, version 1 or 2."""
-    try: groups = [line.split(":", 2)[1:] for line in Path(mine).read_text().splitlines()]
-    except (OSError, ValueError): return float("inf")
-    left = [float("inf")]
-    for kinds, path in groups:
-        if kinds and "memory" not in kinds.split(","): continue
-        base, names = (Path(root), ("memory.max", "memory.current", "inactive_file")) if not kinds else \
-            (Path(root, "memory"), ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
-        own = base / path.strip("/")
-        left += [_left(folder, *names) for folder in (own, *own.parents) if folder.is_relative_to(base)]
-    return min(left)
+    names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"), 2: ("memory.max", "memory.current", "inactive_file")}
+    return min([float("inf"), *(_left(folder, *names[version]) for folder, version in control_groups("memory", root, mine))])
 
 # %% ../nbs/ground/00_images.ipynb #dba67797
 def _process_memory():

@@ -1,6 +1,6 @@
 """One self-contained HTML page that shows what a codec does to a picture: a slider over bytes, beside the original and JPEG, WebP and AVIF of the same size."""
 
-import base64, hashlib, html, io, json, math, os, re
+import base64, hashlib, html, io, json, math, re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +10,7 @@ from PIL import Image, __version__ as pillow_version
 from .container import read_header
 from .errors import StanhlicError, printable
 from .evaluate import measures_similarity
+from .files import cores
 from .lab import classical
 from .metrics import MS_SSIM_MIN_SIDE, ms_ssim, psnr
 
@@ -162,7 +163,7 @@ def take_stops(
     """All pictures and numbers of a page. While one stop is decoded, those before it are measured, copied and coded by the others."""
     large = original is not None and original.shape[0] * original.shape[1] >= LARGE
     others = [] if original is None else rivals(original, not large)
-    lanes, pool = [ThreadPoolExecutor(1) for _ in others], ThreadPoolExecutor(min(4, os.cpu_count() or 1))  # what a rival has tried is its own thread's
+    lanes, pool = [ThreadPoolExecutor(1) for _ in others], ThreadPoolExecutor(min(4, cores()))  # what a rival has tried is its own thread's
     made = []
     def copied(picture):
         data = embed(picture, lossless)

@@ -287,6 +287,27 @@ def test_processes(monkeypatch):
     assert files.processes(None, 1000, "cpu") == 2
 
 
+def test_cores_of_a_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(files.os, "sched_getaffinity", lambda pid: range(16), raising=False)
+    mine, box, pod = tmp_path / "self", tmp_path / "pod/box", tmp_path / "pod"
+    box.mkdir(parents=True)
+    (tmp_path / "cpu").mkdir()
+    found = lambda: files.cores(tmp_path, mine)
+    assert found() == 16
+    mine.write_text("0::/pod/box\n")
+    (box / "cpu.max").write_text("max 100000\n")
+    assert found() == 16
+    (pod / "cpu.max").write_text("250000 100000\n")
+    assert found() == 2
+    (box / "cpu.max").write_text("50000 100000\n")
+    assert found() == 1
+    mine.write_text("4:cpu,cpuacct:/\n7:memory:/\n")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    for quota, count in (("-1", 16), ("400000", 4), ("no number", 16)):
+        (tmp_path / "cpu/cpu.cfs_quota_us").write_text(quota)
+        assert found() == count
+
+
 @pytest.mark.long
 def test_a_folder_in_two_processes_stopped_and_resumed(models, photo, tmp_path):
     """Ctrl-C leaves whole files and says how to go on; going on gives what one process gives, in its order."""

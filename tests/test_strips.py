@@ -113,3 +113,12 @@ except stanhlic.NotEnoughMemory as e: print(e)
 def test_a_file_without_end_is_left_at_its_head(cli, tmp_path, command, words):
     done = cli(command, "/dev/zero", *([tmp_path / "out.png"] if command == "decompress" else [tmp_path / "out.slic"] if command == "compress" else []))
     assert done.returncode == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.long
+def test_sizes_are_measured(monkeypatch):
+    from stanhlic.lab import sizes
+    monkeypatch.setitem(sizes.SIZES, 1, (96, 64))
+    rows = sizes.measure("stanh-compact", 50, (1,))
+    assert [r["job"] for r in rows] == ["encode", "decode"] and all(r["seconds"] > 0 and r["bytes"] > 100 for r in rows)
+    assert sizes.picture(700, 900).shape == (900, 700, 3)

@@ -167,6 +167,19 @@ def precision():
     return f"{found['pictures']}; {machine}. Differences to single precision on both sides, of real files; processor seconds on one thread. `python -m stanhlic.lab.precision` measures again.\n\n" + markdown(rows, 3)
 
 
+def sizes():
+    """Time and memory of large pictures."""
+    found, machine = kept("sizes.json")
+    at = {(r["model"], r["megapixels"], r["job"]): r for r in found["rows"]}
+    rows = []
+    for model, megapixels in dict.fromkeys((r["model"], r["megapixels"]) for r in found["rows"]):
+        encode, decode = at[model, megapixels, "encode"], at.get((model, megapixels, "decode"), {})
+        rows.append({"model": f"`{model}`", "picture": f"{megapixels} MP, {encode['width']} × {encode['height']}", "encode, s/MP": encode.get("per_megapixel", "refused"), "decode, s/MP": decode.get("per_megapixel"),
+                     "encode, MB": encode.get("memory"), "decode, MB": decode.get("memory")})
+    refused = "".join(f" `{r['model']}`: {r['refused']}." for r in found["rows"] if "refused" in r)
+    return f"{machine}; {found['what']} (the largest at any moment). The picture is the sample photograph, mirrored at its borders.{refused} `python -m stanhlic.lab.sizes` measures again.\n\n" + markdown(rows, 3)
+
+
 def render():
     """All of RESULTS.md."""
     items, rows, counts, verdicts = list_items(), overview(ROOT), tally(ROOT), headline_verdicts(ROOT)
@@ -188,7 +201,7 @@ def render():
                   fold(f"{sum(r['item'] in {e['id'] for e in own} for r in rows)} rules with their numbers", items_of(own, rows)), further(own)]
     parts += ["## The shipped models", "Means at the two ends of a model's range on the 24 Kodak pictures; seconds are for one such picture at the upper end, on one thread of a CPU, the model loaded. `make weights` trains each anew, one run a stage, by the profile of today; *made* says how the file that ships came to be, by its own header.", models(),
               "BD-rate against classical codecs, by PSNR / by MS-SSIM, in percent of rate over the qualities both reach; negative means less rate. Every rate is the size of a file that a fresh process has decoded.", rates(),
-              "## Timings", fold("Seconds of each stage", timings()), fold("Cold starts of the command line", startup()), fold("Transforms in bfloat16 (`--fast`)", precision())]
+              "## Timings", fold("Seconds of each stage", timings()), fold("Cold starts of the command line", startup()), fold("Transforms in bfloat16 (`--fast`)", precision()), fold("Pictures from one to a hundred megapixels", sizes())]
     return "\n\n".join(p for p in parts if p) + "\n"
 
 

@@ -119,7 +119,7 @@ def remark(
     got = arrived(found)
     said, open_end = [], len(got.stream) - got.checked
     if found.damaged or damaged or not got.sound: said.append(f"the file is damaged behind byte {got.end} of {received}; the picture holds what is sound before")
-    elif open_end and not strict: said.append(f"the file is cut, and its last {open_end} bytes cannot be tested, since their check is missing; strict leaves them out")
+    elif open_end and not strict: said.append(f"the file is cut, and its last {open_end} byte{'s' * (open_end > 1)} cannot be tested, since the check behind is missing; strict leaves {'them' if open_end > 1 else 'it'} out")
     return "; ".join(said + [found.lacks] * bool(found.lacks)) or None
 
 
