@@ -138,7 +138,7 @@ def schedule(
     steps: int,   # at least 1
 ) -> tuple:       # first step in levels; noise; first and last temperature
     """How long the steps of a descent are, how noisy, and how warm."""
-    cold = min(0.3, max(0.15, 0.8 / math.sqrt(steps)))
+    cold = min(0.3, max(0.15, 1.1 / math.sqrt(steps)))
     return min(0.17, max(0.05, 0.55 / math.sqrt(steps))), min(1.0, max(0.0, (math.log2(steps) - 3) / 7)), 0.3 + 2 / 3 * cold, cold
 
 # %% ../nbs/ground/11_refine.ipynb #8327d00d
