@@ -122,3 +122,8 @@ def test_sizes_are_measured(monkeypatch):
     rows = sizes.measure("stanh-compact", 50, (1,))
     assert [r["job"] for r in rows] == ["encode", "decode"] and all(r["seconds"] > 0 and r["bytes"] > 100 for r in rows)
     assert sizes.picture(700, 900).shape == (900, 700, 3)
+    from stanhlic.lab import bench
+    monkeypatch.setattr(sizes, "measure", lambda *args: rows + [{"megapixels": 4, "job": "encode", "refused": "too large"}])
+    found = bench.MEASUREMENTS["sizes"](bench.Setting(sizes.picture(64, 64)))
+    assert list(found) == [f"1 MP {job}: {what}" for job in ("encode", "decode") for what in ("a megapixel", "memory")]
+    assert found["1 MP encode: a megapixel"]["unit"] == "s" and found["1 MP decode: memory"]["value"] == rows[1]["memory"]

@@ -174,9 +174,9 @@ def sizes():
     rows = []
     for model, megapixels in dict.fromkeys((r["model"], r["megapixels"]) for r in found["rows"]):
         encode, decode = at[model, megapixels, "encode"], at.get((model, megapixels, "decode"), {})
-        rows.append({"model": f"`{model}`", "picture": f"{megapixels} MP, {encode['width']} × {encode['height']}", "encode, s/MP": encode.get("per_megapixel", "refused"), "decode, s/MP": decode.get("per_megapixel"),
+        rows.append({"model": f"`{model}`", "picture": f"{megapixels} MP, {encode['width']} × {encode['height']}", "encode, s/MP": encode.get("per_megapixel", "refused"), "decode, s/MP": decode.get("per_megapixel", "refused"),
                      "encode, MB": encode.get("memory"), "decode, MB": decode.get("memory")})
-    refused = "".join(f" `{r['model']}`: {r['refused']}." for r in found["rows"] if "refused" in r)
+    refused = next((f" The first refusal: *{r['refused']}*." for r in found["rows"] if "refused" in r), "")
     return f"{machine}; {found['what']} (the largest at any moment). The picture is the sample photograph, mirrored at its borders.{refused} `python -m stanhlic.lab.sizes` measures again.\n\n" + markdown(rows, 3)
 
 

@@ -510,6 +510,14 @@ def startup(s):
     rows = measure(min(s.repeats, 3))
     return {r["command"]: record(r["seconds"], "s") for r in rows} | {f"{r['command']} / import torch": record(r["multiple"], "x") for r in rows}
 
+@measurement
+def sizes(s):
+    """Pictures of 1, 4, 12 and 24 megapixels with the model of high quality: processor seconds for a megapixel, and memory beside the model."""
+    from .sizes import measure
+    _on_cpu(s)
+    rows = measure("stanh-compact", 50, (1, 4, 12, 24))
+    return {f"{r['megapixels']} MP {r['job']}: {what}": record(r[key], unit) for r in rows if "refused" not in r for key, what, unit in (("per_megapixel", "a megapixel", "s"), ("memory", "memory", "MB"))}
+
 def _timed(job):
     "Encode a picture in a process of several: its number, begin and end"
     from stanhlic.images import read_image
