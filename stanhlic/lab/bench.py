@@ -7,16 +7,15 @@ import importlib.util
 import json as _json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from functools import cached_property
 from pathlib import Path
 import numpy as np
-import stanhlic
 from tqdm import tqdm
 from ..errors import StanhlicError
+from .startup import output
 
 def record(
     value: float,
@@ -397,12 +396,8 @@ def memory_job(size: str, job: str, source: str, threads: int, system: str = "st
 
 def fresh(code: str, timeout: float = 300) -> str:
     """Standard output of Python code in a new process. Raises `LeftOut` with the last line of its errors if it fails."""
-    paths = [str(Path(stanhlic.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
-    try: done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, env=env)
-    except subprocess.TimeoutExpired: raise LeftOut(f"not done after {timeout:g} s") from None
-    if done.returncode: raise LeftOut((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
-    return done.stdout
+    try: return output(code, timeout=timeout)
+    except StanhlicError as e: raise LeftOut(str(e)) from None
 
 def memory_peaks(
     s: Setting,

@@ -11,7 +11,7 @@ from ..datasets import sample_photograph
 from ..errors import StanhlicError
 from ..evaluate import environment
 from ..images import atomic_write
-from .bench import LeftOut, fresh
+from .startup import output
 
 SIZES = {1: (1152, 864), 4: (2304, 1728), 12: (4000, 3000), 24: (6000, 4000), 100: (12_240, 8160)}  # megapixels: width, height
 MODELS = {"stanh-compact": 50, "progressive-compact": 50, "rnn-compact": 50}  # quality
@@ -58,8 +58,8 @@ def measure(
         with tempfile.TemporaryDirectory() as folder:
             for job in ("encode", "decode"):
                 row = dict(model=model, megapixels=megapixels, width=width, height=height, job=job)
-                try: said = fresh(JOB.format(model=model, quality=quality, width=width, height=height, job=job, path=str(Path(folder, "a.slic"))), timeout=3600).strip()
-                except LeftOut as e: raise StanhlicError(f"{model}, {width}x{height}, {job}: {e}") from e
+                try: said = output(JOB.format(model=model, quality=quality, width=width, height=height, job=job, path=str(Path(folder, "a.slic"))), threads=1).strip()
+                except StanhlicError as e: raise StanhlicError(f"{model}, {width}x{height}, {job}: {e}") from e
                 if said.startswith("refused: "):
                     rows.append(row | dict(refused=said.removeprefix("refused: ")))
                     break

@@ -18,14 +18,27 @@ MODELS = ("stanh-compact", "stanh-zou22-compact", "rnn-compact", "progressive-co
 HERE = str(Path(stanhlic.__file__).resolve().parent.parent)
 
 
+def output(
+    code: str,             # Python
+    tree: str = HERE,      # folder that holds the package
+    threads: int = None,   # of torch; default: what it takes
+    timeout: float = None, # seconds
+) -> str:
+    """Standard output of Python code in a new process; raises `StanhlicError` with the last line of its errors if it fails."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (tree, os.environ.get("PYTHONPATH"))))} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    try: done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=env, cwd=tempfile.gettempdir(), timeout=timeout)
+    except subprocess.TimeoutExpired: raise StanhlicError(f"not done after {timeout:g} s") from None
+    if done.returncode: raise StanhlicError((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
+    return done.stdout
+
+
 def processor_seconds(
     code: str,         # Python
     tree: str = HERE,  # folder that holds the package
 ) -> float:
-    """Processor seconds, user and system, of Python code in a new process; raises `StanhlicError` with its last line if it fails."""
-    env, before = os.environ | {"PYTHONPATH": tree, "OMP_NUM_THREADS": "1"}, os.times()
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=env, cwd=tempfile.gettempdir())
-    if done.returncode: raise StanhlicError((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
+    """Processor seconds, user and system, of Python code in a new process on one thread; raises as `output`."""
+    before = os.times()
+    output(code, tree, 1)
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
 
