@@ -63,7 +63,7 @@ weights: setup  ## train every model that ships, from nothing, one run a stage (
 	$(BIN)/snakemake --snakefile workflow/Snakefile --cores 2 --rerun-triggers input --config profile=$(PROFILE) -- weights
 
 docs: setup  ## the site, from the notebooks, in docs/_build/html
-	@$(BIN)/python -c "import furo, latex2mathml, myst_nb" 2>/dev/null || $(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	@$(BIN)/python -c "import furo, latex2mathml, myst_nb, onnxruntime" 2>/dev/null || $(BIN)/pip install -q -c constraints.txt -e ".[docs]"
 	@$(BIN)/python docs/build.py
 
 check: export clean lint  ## what must be in step before a commit

@@ -443,6 +443,13 @@ def decoder(out, models=None):
 
 
 
+def opened(text, without):
+    """The page about it, with a link to it under its title, or why there is none."""
+    head, _, rest = text.partition("\n")
+    link = f"This site was built without the page: {escape(without)}." if without else '<p><a href="decode.html"><strong>Open the page</strong></a></p>'
+    return "\n\n".join([head, link, rest])
+
+
 # %% all of it
 
 def write(source, without=None):
@@ -454,8 +461,7 @@ def write(source, without=None):
     for part in (registry, gallery): part(pages, items, rows)
     weights(pages)
     api(pages)
-    head, _, rest = pages["browser.md"].partition("\n")
-    pages["browser.md"] = f"{head}\n\n" + (f"This site was built without the page: {escape(without)}.\n" if without else '<p><a href="decode.html"><strong>Open the page</strong></a></p>\n') + rest
+    pages["browser.md"] = opened(pages["browser.md"], without)
     shutil.rmtree(source, ignore_errors=True)
     for name, text in pages.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)

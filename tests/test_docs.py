@@ -122,6 +122,11 @@ def test_the_tour_comes_first_and_the_front_page_says_where_to_start(pages):
     assert [re.search(rf"\[{name}\]\((\S+)\)", cards)[1] in pages for name in ("Get started", "Reproduce", "Train", "API")] == [True] * 4
 
 
+def test_the_page_that_decodes_is_linked_or_its_absence_explained(build):
+    assert build.opened("# A\nb", None) == '# A\n\n<p><a href="decode.html"><strong>Open the page</strong></a></p>\n\nb'
+    assert build.opened("# A\nb", "npm is not installed") == "# A\n\nThis site was built without the page: npm is not installed.\n\nb"
+
+
 def test_links_of_all_notebooks_lead_to_files():
     """Also without Sphinx."""
     broken = []
