@@ -37,11 +37,11 @@ ROOMS = {
     "rnn": ("RNN", "A layered file; every further layer refines the picture."),
 }
 PAPERS = {"stanh": "STanH", "progressive": "Progressive", "rnn": "RNN", "ours": "Beyond the papers"}
-BESIDE = {"docs/train.md": "train/index.md", "docs/browser.md": "browser.md", "RESULTS.md": "results.md", "workflow/README.md": "workflow.md", "CHANGELOG.md": "changelog.md"}  # pages that are files of the repository
+BESIDE = {"docs/train.md": "train/index.md", "docs/browser.md": "browser.md", "RESULTS.md": "results.md", "workflow/README.md": "workflow.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}  # pages that are files of the repository
 CARDS = {"00_tour.ipynb": ("Get started", "One photograph through all three codecs, in pictures."), "papers/index.md": ("Reproduce", "Each table and figure of the papers: read it, run it, change it."),
          "train/index.md": ("Train", "Your own photographs, your own networks, the published recipes."), "api/index.md": ("API", "Every module and function, with shapes and units.")}
 MENU = {"Start": ["00_tour", "train/index", "browser"], "How it works": ["ground/index", "stanh/index", "progressive/index", "rnn/index"],
-        "Papers": ["papers/index", "registry", "results", "gallery", "weights"], "Reference": ["api/index", "Workflow <workflow>", "changelog"]}
+        "Papers": ["papers/index", "registry", "results", "gallery", "weights"], "Reference": ["api/index", "Workflow <workflow>", "security", "changelog"]}
 USES = {"Use: pictures, files, models": r"stanhlic|stanhlic\.(codec|images|metrics|zoo|modelfile|evaluate|view|pillow|cli|files|errors|datasets|refine|export)|stanhlic\.\w+\.codec",
         "Train and reproduce": r"stanhlic\.(training|soap)|stanhlic\.\w+\.training|stanhlic\.lab.*", "Build: what the codecs are made of": r".*"}
 RUNTIME = ("onnxruntime-web", "1.30.0", "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==")  # npm package, SHA-512 of its file

@@ -25,11 +25,12 @@ from stanhlic.container import extras, pack, unpack, unpack_prefix, write_extras
 from stanhlic.datasets import sample_photograph
 from stanhlic.entropy import SymbolEncoder, Tables, encode_integers, integer_tables, state_crc, write_varint
 from stanhlic.errors import StanhlicError
+from stanhlic.export import record
 from stanhlic.images import Picture
 from stanhlic.priors import scale_indexes, scale_table
 from stanhlic.stanh.codec import place, tables_at
 from stanhlic.stanh.graphs import beside, walk
-from stanhlic.sync import _subset, checksums_length, index_checksums, settle
+from stanhlic.sync import _subset, checksums_length, exact, index_checksums, settle
 from stanhlic.zoo import load_codec
 from tests import fuzz
 from tests.test_export import HINT, lean_model
@@ -207,15 +208,7 @@ def test_subsets_are_found_where_there_are_some():
 def lean(tmp_path_factory):
     """A small lean codec, what its model.json says, and its files."""
     codec, files = load_codec(lean_model(tmp_path_factory.mktemp("lean")), "cpu"), {}
-    plan = []
-    def run(name, network, inputs, names):
-        plan.append({"run": name, "inputs": list(inputs), "outputs": names})
-        found = network(*inputs.values())
-        return found if isinstance(found, tuple) else (found,)
-    def code(number, mean, scale, value): plan.append({"code": number}); return value
-    with torch.inference_mode():
-        walk(codec, torch.rand(1, 3, 64, 64), run, code)
-        return codec, {"plan": plan, **json.loads(json.dumps(beside(codec, files.__setitem__)))}, files
+    with exact(): return codec, {"plan": record(codec, 64, 64)[1], **json.loads(json.dumps(beside(codec, files.__setitem__)))}, files
 
 
 def recorded(codec, picture, change=0.0):
