@@ -252,7 +252,7 @@ class FixedRate(nn.Module):
             p_y.append(gaussian_mass(v_rate - 0.5, v_rate + 0.5, scale))
             return v_hat + mean
         y_hat = self.latents(z_hat, code)
-        return {"x_hat": self.g_s(y_hat).float(), "likelihoods": {"y": self.join(p_y), "z": p_z}}
+        return {"x_hat": self.g_s(y_hat).float(), "likelihoods": {"y": self.join(p_y, y.shape), "z": p_z}}
 
     def _code_z(self, z):
         medians, (n, c, h, w) = self.entropy_bottleneck.medians(), z.shape
@@ -269,8 +269,8 @@ class FixedRate(nn.Module):
         """One of the parts."""
         return y.chunk(self.config.slices, 1)[i]
 
-    def join(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        """A map [N, M, h, w] from its parts; the inverse of `split`."""
+    def join(self, parts: list[torch.Tensor], shape: tuple = None) -> torch.Tensor:
+        """A map [N, M, h, w] from its parts; the inverse of `split`. Only parts that are not slices of channels ask for the shape."""
         return torch.cat(parts, 1)
 
     def sizes(self, height: int, width: int) -> list[int]:

@@ -561,3 +561,4 @@ def test_kind_follows_from_the_model_and_its_history(tmp_path, monkeypatch):
     for latent, provenance, kind in ((320, {"release": "stanh"}, "full"), (320, {"stages": [{}]}, "full"), (320, {}, "smoke"), (96, {}, "compact")):
         save_weights(tmp_path / "m.safetensors", {"x": torch.ones(1)}, {"system": "stanh", "name": "m", "config": {"anchors": [{"latent": latent}]}, "provenance": provenance})
         assert items.begin("stanh/rd_kodak", given).kind == kind
+    assert [items.size_of({"architecture": "Cheng2020Anchor", "width": w, "latent": w}) for w in (16, 128, 192)] == ["compact", "full", "full"]

@@ -13,9 +13,8 @@ from stanhlic.errors import StanhlicError
 from stanhlic.images import to_tensor
 from stanhlic.stanh.codec import StanhCodec
 from stanhlic.stanh.model import StanhModel, rounding_point
-from stanhlic.stanh.plugin import HostConfig, build_host, host, import_compressai, prior_of
+from stanhlic.stanh.plugin import PLAIN as KINDS, SERIAL, HostConfig, SerialHost, build_host, host, import_compressai, prior_of
 
-KINDS = ("MeanScaleHyperprior", "ScaleHyperprior")
 PICTURE = np.random.default_rng(0).integers(0, 256, (128, 192, 3), np.uint8)
 
 
@@ -28,11 +27,12 @@ def models():
 def network(models, kind, seed=0):
     """A CompressAI model with random weights whose latents spread over tens of levels."""
     torch.manual_seed(seed)
-    net = getattr(models, kind)(12, 20).eval()
+    net = getattr(models, kind)(*((12,) if kind.startswith("Cheng") else (12, 20))).eval()
     with torch.no_grad():
-        net.g_a[-1].weight *= 30
+        net.g_a[-1 if hasattr(net.g_a[-1], "weight") else -2].weight *= 30
         net.h_a[-1].weight *= 8
-        net.h_s[-1 if kind == KINDS[0] else -2].bias += 1.5
+        if kind in SERIAL: net.entropy_parameters[-1].bias[:net.M] += 1.5
+        else: net.h_s[-1 if kind == KINDS[0] else -2].bias += 1.5
         net.entropy_bottleneck.quantiles[:, 0, 1] = torch.randn(12)
         net.entropy_bottleneck.quantiles[:, 0, 0] -= 15
         net.entropy_bottleneck.quantiles[:, 0, 2] += 15
@@ -89,7 +89,29 @@ def test_files_are_as_small_as_compressais(models, kind):
     assert size > 3000 and abs(len(data) - size) < 0.01 * size + 40
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SERIAL)
+def test_serial_context_gives_the_picture_that_compressai_decodes(models, kind):
+    """Front by front as pixel by pixel: what its own files hold, to the last bits of float arithmetic; files near the estimate."""
+    net, x = network(models, kind), to_tensor(PICTURE)
+    net.update()
+    model = StanhModel([host(net)], [rounding_point()]).eval()
+    with torch.no_grad(): ours, theirs = model(x, quality=0), net.decompress(**net.compress(x))
+    assert isinstance(model.anchors[0], SerialHost) and torch.allclose(ours["x_hat"].clamp(0, 1), theirs["x_hat"], atol=1e-4)
+    codec = StanhCodec(model)
+    data, fronts = codec.encode(PICTURE), 3 * 7 + 12
+    assert abs(8 * len(data) - codec.estimate(PICTURE, 0)) < 8 * (2 * fronts + 60) + 0.02 * codec.estimate(PICTURE, 0)
+
+
+def test_a_serial_host_trains(models):
+    """The derivation's gradients come through all fronts; nothing else moves."""
+    points = [rounding_point(), rounding_point()]
+    model = StanhModel([host(network(models, "Cheng2020Anchor")).requires_grad_(False)], points).train()
+    out = model(to_tensor(PICTURE[:64, :64]), point=0, beta=(10.0, 10.0))
+    (100 * out["x_hat"].square().mean() + rate(out["likelihoods"], 64 * 64)).backward()
+    assert all(torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0 for n, p in points[0].named_parameters() if n.startswith("y.")) and out["likelihoods"]["y"].shape == out["quantized"]["y"].shape == (1, 12, 4, 4)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "Cheng2020Anchor"])
 def test_a_rebuilt_model_decodes(models, kind):
     picture = PICTURE[:100, :150]  # no multiple of 64
     points = lambda: [rounding_point(step=2.0), rounding_point(step=2.0)]
@@ -126,7 +148,7 @@ def test_refusals(models):
     class Changed(models.MeanScaleHyperprior):
         def forward(self, x): return super().forward(x)
     assert host(Renamed(8, 12)).config == HostConfig(KINDS[0], 8, 12)
-    for net, why in ((models.JointAutoregressiveHierarchicalPriors(8, 12), "serial context"), (models.Cheng2020Anchor(8), "serial context"),
-                     (models.FactorizedPrior(8, 12), "is not a mean-scale"), (Changed(8, 12), "is not a mean-scale"), (torch.nn.Identity(), "is not a mean-scale")):
+    assert host(models.Cheng2020Anchor(8)).config == HostConfig("Cheng2020Anchor", 8, 8)
+    for net, why in ((models.FactorizedPrior(8, 12), "is not a mean-scale"), (Changed(8, 12), "is not a mean-scale"), (torch.nn.Identity(), "is not a mean-scale")):
         with pytest.raises(StanhlicError, match=why): host(net)
-    with pytest.raises(StanhlicError, match="unknown host"): build_host({"architecture": "Cheng2020Anchor", "width": 8, "latent": 12})
+    with pytest.raises(StanhlicError, match="unknown host"): build_host({"architecture": "FactorizedPrior", "width": 8, "latent": 12})

@@ -139,7 +139,7 @@ def evaluate_at(
         p_y.append(likelihood)
         return v + mean
     y_hat = net.latents(z_hat, code, qy.step)
-    return y_hat, {"y": net.join(p_y), "z": p_z}
+    return y_hat, {"y": net.join(p_y, y.shape), "z": p_z}
 
 # %% ../../nbs/stanh/03_model.ipynb #babf7d80
 def _hard_y(v, scale, qy, forms):
@@ -202,7 +202,7 @@ def simulate(net, qy, qz, x, beta, forms: Forms) -> dict:
             p_y.append(torch.exp2(-R.bits_soft(v, scale, qy, beta[0])))
         return v_hat + mean
     x_hat = net.g_s(net.latents(z_hat, code, qy.step)).float()
-    return {"x_hat": x_hat, "likelihoods": {"y": net.join(p_y), "z": p_z}, "quantized": {"y": net.join(seen["y"]).detach(), "z": seen["z"].detach()}}
+    return {"x_hat": x_hat, "likelihoods": {"y": net.join(p_y, y.shape), "z": p_z}, "quantized": {"y": net.join(seen["y"], y.shape).detach(), "z": seen["z"].detach()}}
 
 # %% ../../nbs/stanh/03_model.ipynb #eb3918d8
 def model_config(model: StanhModel) -> dict:
