@@ -107,7 +107,7 @@ def made_by(model):
     stages = model["provenance"].get("stages", [])
     loose = [s for s in stages if not str(s.get("commit", "")).isalnum()]
     if stages and len({s["stage"] for s in stages}) == len(stages) and not loose: return f"one run a stage: {', '.join(s['stage'] for s in stages)}"
-    return f"by hand: {len(stages)} runs, {len(loose)} of them from code that was not committed as it was"
+    return f"by hand: {len(stages)} runs, " + (f"{len(loose)} of them from code that was not committed as it was" if loose else "all from committed code")
 
 
 def models():
