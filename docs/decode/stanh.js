@@ -5,7 +5,7 @@ import {DESYNC, boundaries, checksumsLength, scaleIndexes, settle} from "./sync.
 
 const STEPS = 256;      // positions between two rate points
 const MULTIPLE = 64;    // of pixels, which the networks see
-const PIECE = 4096;     // positions of the latent that synthesis sees at once, about
+const PIECE = 8192;     // positions of the latent that synthesis sees at once, about
 export const MAX_PIXELS = 2 ** 24, MAX_SIDE = 2 ** 14; // what a page holds in memory
 
 // {level, alpha, number: position on the dial, quality, check} of a file
@@ -55,7 +55,7 @@ function forget(known, steps) {
   for (const name of known.keys()) if (!needed.has(name)) known.delete(name);
 }
 
-// ŷ of a file; `tell(done, of)` is told of every step
+// ŷ of a file; `tell(done, of)` is told of every step, here and in synthesis
 export async function readLatents({header, payload, params, model, tables, run, tell = () => {}}) {
   const [about] = model.anchors, channels = about.medians.length, [h, w] = [header.height, header.width].map(n => Math.ceil(n / MULTIPLE)), quantizer = quantizers(model, params);
   const [values, start] = readIntegers(payload, 16 * h * w * about.latent + channels * h * w), escapes = {values, at: 0};
@@ -78,7 +78,7 @@ export async function readLatents({header, payload, params, model, tables, run, 
       known.set(`value${step.code}`, {data: valuesOf(decoder.decode(found.rows, tables.y), i => mean.data[i], quantizer.y, escapes), dims: mean.dims});
     }
     forget(known, [...steps.slice(number + 1), {inputs: ["y_hat", "step"]}]);
-    tell(number + 1, steps.length + 1);
+    tell(number + 1, steps.length);
   }
   if (((stateCrc(...seen) ^ tables.y.crc ^ tables.z.crc) >>> 0) !== params.check || escapes.at !== values.length) refuse(DESYNC);
   return {y: known.get("y_hat"), repaired};
@@ -93,7 +93,7 @@ function rowsOf({data, dims: [, channels, height, width]}, from, to) {
 }
 
 // Pixels RGBA of a latent, a strip of rows after another; alpha is 255
-export async function synthesize(y, header, model, run) {
+export async function synthesize(y, header, model, run, tell = () => {}) {
   const [{reach, step}] = model.anchors, [, , height, width] = y.dims, pixels = new Uint8ClampedArray(header.height * header.width * 4);
   const strip = height * width <= PIECE ? height : Math.max(step, Math.floor(PIECE / width / step) * step);
   for (let from = 0; from < height; from += strip) {
@@ -103,8 +103,9 @@ export async function synthesize(y, header, model, run) {
       for (let c = 0; c < 3; c++)
         for (let x = 0, at = c * plane + (row - 16 * above) * picture.dims[3], pixel = row * header.width * 4 + c; x < header.width; x++, at++, pixel += 4) {
           if (!Number.isFinite(picture.data[at])) refuse("the decoded picture holds numbers that are not finite; the file is damaged or forged");
-          pixels[pixel] = 255 * picture.data[at];
+          pixels[pixel] = Math.fround(255 * picture.data[at]);
         }
+    tell(to, height);
   }
   for (let i = 3; i < pixels.length; i += 4) pixels[i] = 255;
   return pixels;

@@ -15,8 +15,8 @@ async function decode(data, folder, tell) {
   if (chunks.length !== 1) throw new Refusal(`${chunks.length} chunks where one belongs; the file is damaged`);
   const begun = performance.now(), model = loaded[name] ??= await loadModel(new URL(`${name}/`, folder), (k, n) => tell(k / n, `loading ${name}`)), start = performance.now();
   const params = readParams(header.params, model.points.length), tables = await model.tables(params.number);
-  const {y, repaired} = await readLatents({header, payload: chunks[0], params, model, tables, run: model.run, tell: (k, n) => tell(k / n, "decoding")});
-  const pixels = await synthesize(y, header, model, model.run);
+  const {y, repaired} = await readLatents({header, payload: chunks[0], params, model, tables, run: model.run, tell: (k, n) => tell(0.5 * k / n, "decoding")});
+  const pixels = await synthesize(y, header, model, model.run, (k, n) => tell(0.5 + 0.5 * k / n, "decoding"));
   if (extras.alpha) await applyAlpha(extras.alpha, pixels, header.width, header.height);
   return {pixels, width: header.width, height: header.height, model: name, quality: params.quality, repaired, alpha: Boolean(extras.alpha), profile: extras.icc,
     others: Object.keys(extras).filter(e => !["alpha", "icc"].includes(e)), loading: start - begun, decoding: performance.now() - start};
