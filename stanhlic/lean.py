@@ -175,8 +175,8 @@ class Lean(FixedRate):
         """One of the parts of y [N, M, h, w] in the order of coding: the black or the white fields of a slice."""
         return checkerboard(y.split(self.config.widths, 1)[i // 2])[i % 2]
 
-    def join(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        """A map [N, M, h, w] from its parts; the inverse of `split`."""
+    def join(self, parts: list[torch.Tensor], shape: tuple = None) -> torch.Tensor:
+        """A map [N, M, h, w] from its parts, whose shape they show; the inverse of `split`."""
         return torch.cat([merge(*pair) for pair in zip(parts[::2], parts[1::2])], 1)
 
     def sizes(self, height: int, width: int) -> list[int]:

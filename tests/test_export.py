@@ -10,12 +10,13 @@ import torch
 from stanhlic.backbone import Zou22, Zou22Config
 from stanhlic.errors import StanhlicError
 from stanhlic.lean import LEAN_SMOKE, Lean
+from stanhlic.metrics import psnr
 from stanhlic.modelfile import save_weights
 from stanhlic.stanh.codec import place, tables_at
 from stanhlic.stanh.graphs import pack_tables
 from stanhlic.stanh.model import PUBLISHED, StanhModel, model_config, rounding_point
 from stanhlic.zoo import load_codec
-from tests.fuzz import CORPUS
+from tests.fuzz import CORPUS, drawing
 
 torch.set_num_threads(1)
 HINT = "needs onnx and onnxruntime, one of which is not installed here: pip install -c constraints.txt -e '.[onnx]'"
@@ -129,6 +130,12 @@ def test_tables_of_every_position_are_those_of_the_codec(exported, name, blocks)
 def test_any_integers_survive_a_block():
     tables = list(np.random.default_rng(0).integers(0, 2 ** 24, (5, 7)))
     assert np.array_equal(unpacked(pack_tables(tables), 7), tables) and np.array_equal(unpacked(pack_tables(tables[:1]), 7), tables[:1])
+
+
+def test_a_lean_codec_says_what_its_files_will_show(exported):
+    """The encoder's own picture and bits, which go through other methods of the network than its files do."""
+    codec, picture = exported["lean"][2], drawing(70, 90)
+    assert codec.psnr_at(picture, 30) == pytest.approx(psnr(picture, codec.decode(codec.encode(picture, 30))), abs=0.01) and codec.estimate(picture, 30) > 0
 
 
 # %% what is refused
