@@ -94,6 +94,7 @@ SMALL = {  # item -> (parameters beside `out`, kind of its numbers)
     "stanh/data_sets": (dict(ours=str(FIGURES / "stanh" / "rd_kodak.json")), "drawn"),
     "stanh/interpolation": (dict(model="tiny", between=1, targets=[0.5], device="cpu"), "smoke"),
     "stanh/interpolation_trap": (dict(), "drawn"),
+    "stanh/nearest_point": (dict(steps=1, device="cpu"), "smoke"),
     "stanh/other_sets": (dict(model="tiny", references=["tiny", "other"], device="cpu"), "smoke"),
     "stanh/storage": (dict(model="tiny"), "drawn"),
     "stanh/training_cost": (dict(model="tiny"), "smoke"),
