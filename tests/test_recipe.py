@@ -57,7 +57,7 @@ def test_k_doubles_where_the_learning_rate_drops(tmp_path):
     stanh.run("anchor", out=tmp_path / "a", device="cpu", set=settings)
     lines, state = read_log(tmp_path / "a/anchor-0.013/log.jsonl"), torch.load(tmp_path / "a/anchor-0.013/last.pt", weights_only=True)
     drops = round(np.log2(1e-9 / lines[-1]["lr"]))
-    assert drops >= 1 and state["schedule"]["y"]["factor"] == 15 * 2 ** state["plateau"][2] and state["plateau"][2] in (drops, drops + 1)
+    assert drops >= 1 and state["schedule"]["y"]["drops"] == state["plateau"][2] and state["plateau"][2] in (drops, drops + 1) and state["schedule"]["y"]["growth"] == 2
 
 
 def known_settings(room):

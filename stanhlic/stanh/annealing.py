@@ -61,7 +61,8 @@ class GapStochastic(Schedule):
     growth: float = 1.0    # factor on K whenever the learning rate drops; the release's anchors take 2
     seed: int = 0          # of the draws
     beta_max: float = None # largest β so far (default: beta)
-    counters = ("beta", "beta_max", "factor")
+    drops: int = 0         # of the learning rate so far
+    counters = ("beta", "beta_max", "drops")
 
     def __post_init__(self):
         self.beta_max = self.beta if self.beta_max is None else self.beta_max
@@ -69,11 +70,11 @@ class GapStochastic(Schedule):
 
     def step(self, gap: float = None) -> float:
         if gap is None or not math.isfinite(gap): raise StanhlicError(f"the gap schedule needs a finite gap, not {gap}; pass gap(quantizer, v, beta)")
-        self.beta_max += self.factor * gap
+        self.beta_max += self.factor * self.growth ** self.drops * gap
         self.beta = 1 + (self.beta_max - 1) * float(torch.rand((), generator=self.generator))
         return self.beta
 
-    def dropped(self): self.factor *= self.growth
+    def dropped(self): self.drops += 1
 
 # %% ../../nbs/stanh/02_annealing.ipynb #1d81361c
 @dataclass
