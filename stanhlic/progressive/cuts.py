@@ -42,16 +42,18 @@ class AnyCut(nn.Module):
         y, _ = m.analyze(x)
         z_hat, p_z = m.code_z(m.side(y, y))
         base, params, p = m.base_level(y, z_hat)
-        cost, shown, state = _bits(p) + _bits(p_z), base, m.predict(z_hat, base, params)
+        cost, shown = _bits(p) + _bits(p_z), base
+        priced, state = (m.predict(z_hat, b, params) for b in (base.detach(), base))
         for number, count in enumerate(m.stage_counts(y[0].numel())):
-            state, more = self._send(state, y, widest(state.scale, (at - number).clamp(0, 1) * count))
-            cost, (mean, scale) = cost + more, state.estimate(m)
+            mask = widest(state.scale, (at - number).clamp(0, 1) * count)
+            cost, (priced, state) = cost + self._cost(priced, y, mask), (_sent(s, v, mask) for s, v in ((priced, y.detach()), (state, y)))
+            mean, scale = state.estimate(m)
             shown = torch.where((at > number)[:, None, None, None], mean, shown)
-            if number + 1 < len(m.config.steps): state = begin(base, state.feature, mean, scale, m.config.steps[number + 1])
+            if number + 1 < len(m.config.steps): priced, state = priced.refined(m, number), begin(base, state.feature, mean, scale, m.config.steps[number + 1])
         return {"x_hat": m.synthesize(shown, 1).float(), "bits": cost}
 
-    def _send(self, state, y, mask):
-        "The state when elements of a stage have arrived, and what they cost"
+    def _cost(self, state, y, mask):
+        "Bits of the elements of a stage"
         scale, symbols = lower_bound(state.scale, SCALE_MIN), lambda y, mean: (y - mean) / state.step
         k = quantize(symbols(y.detach(), state.mean))
         cost = _bits(torch.where(mask, gaussian_mass(k - 0.5, k + 0.5, scale), 1.0))
@@ -59,11 +61,15 @@ class AnyCut(nn.Module):
             noisy = add_noise(symbols(y, state.mean.detach()), True)
             smooth = _bits(torch.where(mask, gaussian_mass(noisy - 0.5, noisy + 0.5, scale.detach()), 1.0))
             cost = cost + smooth - smooth.detach()
-        return state.put(mask, quantize(symbols(y, state.mean)) * state.step + state.mean), cost
+        return cost
 
     def aux_loss(self) -> torch.Tensor:
         """Loss of the prior's quantiles."""
         return self.model.aux_loss()
+
+def _sent(state, y, mask):
+    "The state when the elements of a mask have arrived"
+    return state.put(mask, quantize((y - state.mean) / state.step) * state.step + state.mean)
 
 def _bits(p): return -torch.log2(lower_bound(p, 1e-9)).sum((1, 2, 3))
 
