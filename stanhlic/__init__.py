@@ -37,7 +37,7 @@ if _TYPES:
     from .codec import Codec
 
 __version__ = "0.2.0"
-DEFAULT_MODEL = "stanh-zou22-compact"  # of `load`, `encode` and the command line
+DEFAULT_MODEL = "stanh-compact"  # of `load`, `encode` and the command line
 
 __all__ = ["CutFile", "CutFileWarning", "DEFAULT_MODEL", "DamagedFile", "NotEnoughMemory", "OutOfReach", "StanhlicError", "WrongModel",
            "decode", "encode", "extras", "info", "load", "models"]

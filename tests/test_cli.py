@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import stanhlic
 
 COMMANDS = ("models", "compress", "decompress", "info", "truncate", "view", "eval", "fetch", "bench", "train", "import", "export", "reproduce", "selftest")
 
@@ -231,7 +232,7 @@ def test_reproduce_lists_the_registry(cli): assert "stanh/rd_kodak" in ok(cli("r
 def test_the_default_model_is_shipped(cli, photo, tmp_path):
     ok(cli("compress", photo, tmp_path / "a.slic"))
     ok(cli("decompress", tmp_path / "a.slic", tmp_path / "a.png"))
-    assert "stanh-zou22-compact" in ok(cli("info", tmp_path / "a.slic"))
+    assert stanhlic.DEFAULT_MODEL in ok(cli("info", tmp_path / "a.slic"))
 
 
 @pytest.mark.parametrize("error, line", [(MemoryError(), "not enough memory"), (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),

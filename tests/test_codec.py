@@ -21,7 +21,7 @@ from stanhlic.modelfile import save_weights
 from stanhlic.zoo import load_codec
 
 torch.set_num_threads(1)
-SHIPPED = ["stanh-zou22-compact", "stanh-compact", "rnn-compact", "progressive-compact"]
+SHIPPED = ["stanh-compact", "stanh-zou22-compact", "rnn-compact", "progressive-compact"]
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def in_steps(
     return {k: spread(v) for k, v in seconds.items()}
 
 HEIGHT, WIDTH = 512, 768
-SHIPPED = {"stanh": "stanh-zou22-compact", "rnn": "rnn-compact", "progressive": "progressive-compact"}
+SHIPPED = {"stanh": "stanh-compact", "rnn": "rnn-compact", "progressive": "progressive-compact"}
 
 def bench_picture() -> tuple[np.ndarray, str]:  # uint8 (512, 768, 3), what it is
     """Kodak's kodim23 if available, else the sample photograph turned and resized."""

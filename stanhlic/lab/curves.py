@@ -132,15 +132,3 @@ def classical_curves(
     numbers = figure_numbers(path) or {}
     if numbers.get("images") != images: return {}
     return {n: Curve(n, "measured", c["bpp"], c["psnr-rgb"], c["ms-ssim-rgb"], CODECS[n].label) for n, c in numbers.get("classical", {}).items()}
-
-def rivals(
-    path: str | Path,  # .json of an item that measured a model and classical codecs
-    images: str,       # what the pictures were, as `demo_images` says
-    name: str,         # key of that model's curve
-    method: str,       # chooses its color
-    label: str,        # in the legend
-) -> dict:             # key -> Curve; none if the item was not run, or ran on other pictures
-    """Trained points of an earlier item's model, the classical codecs beside it, and the published curve of BPG."""
-    classical = classical_curves(path, images)
-    if not classical or figure_numbers(path)["kind"] == "smoke": return {}
-    return {name: measured(path, method, label, trained=True), **classical, "bpg": published("bpg", label="BPG 4:4:4, published")}
