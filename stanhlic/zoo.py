@@ -112,6 +112,6 @@ def import_model(
     check_name(name := name or RELEASES[release])
     system, model, config = _imported(release, files, lambdas, rems)
     sources = {Path(f).name: hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files if Path(f).is_file()}
-    save_weights(out, model.state_dict(), {"system": system, "name": name, "config": config, "provenance": {"release": release, "files": list(map(lambda f: Path(f).name, files)), "sha256": sources},
+    save_weights(out, model.state_dict(), {"system": system, "name": name, "config": config, "provenance": {"release": release, "files": [Path(f).name for f in files], "sha256": sources},
                                            "description": f"imported from the authors' files, release {release}"})
     return inspect_weights(out)

@@ -507,10 +507,10 @@ def startup(s):
 
 @measurement
 def sizes(s):
-    """Pictures of 1, 4, 12 and 24 megapixels with the model of high quality: processor seconds for a megapixel, and memory beside the model."""
+    """Pictures of 1, 4, 12 and 24 megapixels with the stanh model that ships: processor seconds for a megapixel, and memory beside the model."""
     from .sizes import measure
     _on_cpu(s)
-    rows = measure("stanh-compact", 50, (1, 4, 12, 24))
+    rows = measure(SHIPPED["stanh"], 50, (1, 4, 12, 24))
     return {f"{r['megapixels']} MP {r['job']}: {what}": record(r[key], unit) for r in rows if "refused" not in r for key, what, unit in (("per_megapixel", "a megapixel", "s"), ("memory", "memory", "MB"))}
 
 def _timed(job):

@@ -1,6 +1,5 @@
 """What bfloat16 transforms cost: every picture written and read in both precisions, with real files."""
 import itertools
-import json
 import sys
 import time
 from pathlib import Path
@@ -8,8 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..datasets import demo_images
-from ..evaluate import environment
-from ..images import atomic_write
+from ..evaluate import environment, write_results
 from ..metrics import bpp, psnr
 from ..zoo import load_codec
 
@@ -65,7 +63,7 @@ def main(
     for name, qualities in MODELS.items():
         rows += compare(name, pictures, qualities)
         result = dict(what="bfloat16 transforms against fp32, real files", pictures=what, machine=environment("cpu"), rows=rows, costs=costs(rows))
-        atomic_write(out, json.dumps(result, indent=1).encode() + b"\n")
+        write_results(out, result)
     return result
 
 

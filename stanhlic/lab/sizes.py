@@ -1,5 +1,4 @@
 """Pictures from one to a hundred megapixels: processor seconds and memory of each, in processes of their own."""
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -9,20 +8,19 @@ from tqdm import tqdm
 
 from ..datasets import sample_photograph
 from ..errors import StanhlicError
-from ..evaluate import environment
-from ..images import atomic_write
+from ..evaluate import environment, write_results
 from .startup import output
 
 SIZES = {1: (1152, 864), 4: (2304, 1728), 12: (4000, 3000), 24: (6000, 4000), 100: (12_240, 8160)}  # megapixels: width, height
 MODELS = {"stanh-compact": 50, "progressive-compact": 50, "rnn-compact": 50}  # quality
 JOB = """
-import os, time, numpy as np, torch
+import os, time, torch
 torch.set_num_threads(1)
 from stanhlic.lab.bench import peak_memory
 from stanhlic.lab.sizes import picture
 from stanhlic.zoo import load_codec
 from stanhlic.errors import NotEnoughMemory
-codec, ours = load_codec({model!r}, "cpu"), {width} * {height} * 3 / 1e6
+codec = load_codec({model!r}, "cpu")
 source = picture({width}, {height}) if {job!r} == "encode" else open({path!r}, "rb").read()
 codec.decode(codec.encode(picture(128, 64), {quality}))
 loaded, start = peak_memory(), time.process_time()
@@ -39,11 +37,8 @@ def picture(
     height: int,
 ) -> np.ndarray:  # uint8 [height, width, 3]
     """The sample photograph at its own size, mirrored at its borders as often as it takes."""
-    tile = sample_photograph()
-    tile = np.concatenate([tile, tile[:, ::-1]], 1)
-    tile = np.concatenate([tile, tile[::-1]])
-    down, across = -(-height // tile.shape[0]), -(-width // tile.shape[1])
-    return np.ascontiguousarray(np.tile(tile, (down, across, 1))[:height, :width])
+    tile = sample_photograph()[:height, :width]
+    return np.pad(tile, ((0, height - tile.shape[0]), (0, width - tile.shape[1]), (0, 0)), "symmetric")
 
 
 def measure(
@@ -78,7 +73,7 @@ def main(
         rows += measure(model, quality, sizes)
         result = dict(what="pictures by size: processor seconds on one thread, and memory beside the loaded model", machine=environment("cpu"), rows=rows)
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(out, json.dumps(result, indent=1).encode() + b"\n")
+        write_results(out, result)
     return result
 
 

@@ -1,5 +1,4 @@
 """What the command line costs before it does anything: processor seconds of fresh processes, as multiples of `import torch`."""
-import json
 import os
 import subprocess
 import sys
@@ -11,8 +10,8 @@ import numpy as np
 import stanhlic
 from ..datasets import sample_photograph
 from ..errors import StanhlicError
-from ..evaluate import environment
-from ..images import atomic_write, write_image
+from ..evaluate import environment, write_results
+from ..images import write_image
 
 MODELS = ("stanh-compact", "stanh-zou22-compact", "rnn-compact", "progressive-compact")
 HERE = str(Path(stanhlic.__file__).resolve().parent.parent)
@@ -91,7 +90,7 @@ def main(
         if row["command"] in old: row |= {f"{k}_before": old[row["command"]][k] for k in ("seconds", "multiple")}
     result = dict(what="cold starts: processor seconds of a fresh process, least of some runs, and multiples of `import torch`", repeats=repeats, machine=environment("cpu"), rows=rows)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(out, json.dumps(result, indent=1).encode() + b"\n")
+    write_results(out, result)
     return result
 
 
