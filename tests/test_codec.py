@@ -172,6 +172,13 @@ def test_a_decoder_follows_a_download(name, picture):
     with pytest.raises(StanhlicError, match="is a path"): codec.decoder().feed("photo.slic")
 
 
+@pytest.mark.parametrize("name", ["stanh-compact", "rnn-compact", "progressive-compact"])
+def test_repeating_the_edge_is_cheaper_than_mirroring(name, picture):
+    codec, piece = load_codec(name, "cpu"), np.ascontiguousarray(picture[:70, :100])
+    mirrored = np.pad(piece, ((0, 58), (0, 28), (0, 0)), "symmetric")
+    assert len(codec.encode(piece)) < len(codec.encode(mirrored))
+
+
 def test_pictures_analyzed_by_another_codec_are_refused(picture):
     codecs = [load_codec(name, "cpu") for name in SHIPPED]
     a = codecs[0].analyze(picture[:8, :8])
