@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn as nn
 from ..backbone import round_ste
+from ..errors import StanhlicError
 from ..lean import asleep
 from ..priors import gaussian_mass, lower_bound
 from .model import RatePoint, StanhModel
@@ -132,7 +133,11 @@ def joint_model(
     return StanhModel([joint.net], [RatePoint(uniform(y, levels[0]), uniform(z, levels[1]), 0, lmbda, "joint") for y, z, lmbda in steps])
 
 def joint_of(
-    model: StanhModel,  # of one network, each point with its λ
+    model: StanhModel,       # of one network, each point with its λ
+    lambdas: tuple = None,   # of the points that are kept; default: all
 ) -> Joint:
-    """Network and steps of a model, to be trained on."""
-    return Joint(model.anchors[0], tuple(p.lmbda for p in model.points), [p.y.step for p in model.points], [p.z.step for p in model.points])
+    """Network and steps of a model, to be trained on: at all its rates, or wholly for some. Raises `StanhlicError` for a λ that no point has."""
+    own = {p.lmbda: (p.y.step, p.z.step) for p in model.points}
+    if set(lambdas or ()) - own.keys(): raise StanhlicError(f"there is no point at every lambda of {sorted(lambdas)}; this model has {sorted(own)}")
+    kept = sorted(lambdas or own)
+    return Joint(model.anchors[0], tuple(kept), *(list(steps) for steps in zip(*(own[l] for l in kept))))

@@ -222,7 +222,7 @@ def train_stage(
     if stage == "derivation": point = add_derivation(model, lmbda)
     else:
         model.requires_grad_(True)
-        model.points[0].lmbda = lmbda
+        model.points[0].lmbda, model.points[0].kind = lmbda, "anchor"
         if settings.get("freeze"): train_only(model, 0)
     schedules = SideWeight(settings.get("side", 0.0), plan.steps) if stage == "base" else make_schedules(settings)
     loss = base_loss(lmbda, metric, schedules) if stage == "base" else stanh_loss(model, point, lmbda, schedules, metric)
@@ -255,7 +255,7 @@ def _joint_start(stage, settings, init, train) -> tuple:
     if stage == "release": return Joint(Lean(_LEAN[size]), lambdas), *_trunk(init)
     if init:
         weights = load_weights(model_path(init))
-        return joint_of(restore(build_model, weights)), None, weights.header["provenance"].get("stages", [])
+        return joint_of(restore(build_model, weights), settings.get("lmbdas")), None, weights.header["provenance"].get("stages", [])
     torch.manual_seed(seed)
     crops = ImagePool(train, 64 if settings["crop"] < 128 else 192, seed + 1).batch(24)
     return Joint(principal_start(Lean(_LEAN[size]), crops), lambdas), None, []
