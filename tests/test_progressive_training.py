@@ -35,14 +35,6 @@ def test_auxiliary_optimizer_moves_the_quantiles(tmp_path):
     assert not np.allclose(training._tensors(path)["entropy_bottleneck.quantiles"], [-10.0, 0.0, 10.0], atol=1e-4)
 
 
-def test_first_stage_trains_with_a_picture_in_between(tmp_path):
-    run = lambda name, *more: training._tensors(training.run("first", out=tmp_path / name, set=(*SHORT, *more), device="cpu"))
-    plain, both = run("plain"), run("both", "between=0.5")
-    assert plain.keys() == both.keys()
-    assert all(torch.isfinite(v).all() for v in both.values())
-    assert any(not torch.equal(v, both[k]) for k, v in plain.items() if k.startswith("g_s.1."))
-
-
 def test_notebook_runs_through_papermill(tmp_path):
     import papermill
     notebook = Path(__file__).resolve().parent.parent / "nbs/train/progressive.ipynb"

@@ -81,10 +81,10 @@ class Progressive(Coded):
     """The progressive codec as a network (Presta et al. 2025), whatever its parts; images are [N, 3, H, W] in [0, 1], sides multiples of 64."""
     kind = "progressive"
 
-    def forward(self, x, quality: float = None, ranking: str = None, between: float = None, level=None) -> dict:
+    def forward(self, x, quality: float = None, ranking: str = None, level=None) -> dict:
         """Picture and likelihoods at a quality in [0, 100]; without one, base picture `x_base` and top picture `x_hat`.
 
-        With a quality `between`, the picture there comes too, as `x_between`, for training. Another `level` than `residual_level` is `published.published_level`'s.
+        Another `level` than `residual_level` is `published.published_level`'s.
         Raises `StanhlicError` for a quality or ranking that does not exist."""
         y_base, y_top = (y.float() for y in self.analyze(x))
         z_hat, p_z = self.code_z(self.side(y_base, y_top))
@@ -92,11 +92,9 @@ class Progressive(Coded):
         out, likelihoods = {}, {"y": p_base, "z": p_z}
         if quality is None or quality == 0: out["x_base"] = out["x_hat"] = self.synthesize(base, 0).float()
         if quality != 0:
-            start, target = self.predict(z_hat, base, params), self.target(y_base, y_top, base)
-            at = lambda q: level(self, start, target, q) if level else self.residual_level(start, target, q, ranking or self.config.ranking)
-            state, p = at(100.0 if quality is None else quality)
+            start, target, q = self.predict(z_hat, base, params), self.target(y_base, y_top, base), 100.0 if quality is None else quality
+            state, p = level(self, start, target, q) if level else self.residual_level(start, target, q, ranking or self.config.ranking)
             out["x_hat"], likelihoods["residual"], out["sent"] = self.synthesize(state.latent(self), 1).float(), p, state.sent
-            if between is not None: out["x_between"] = self.synthesize(at(between)[0].latent(self), 1).float()
         return out | {"likelihoods": likelihoods}
 
     def synthesize(self, latent: torch.Tensor, level: int) -> torch.Tensor:

@@ -16,7 +16,6 @@ from ..errors import StanhlicError
 from ..priors import bits
 from .cuts import AnyCut, cut_loss, cut_validation
 from .lean import in_steps
-from .masking import between_weight
 from .model import SIZES, LeanModel, Progressive, ProgressiveModel, model_config, new_model
 from .networks import ProgressiveConfig
 from .published import level_of
@@ -97,7 +96,6 @@ class Objective:
         rems=(),             # checkpoint qualities
     ):
         if stage == "first": _check_pair(settings["lmbda"])
-        self.between = np.geomspace(0.5, 90, 64)
         self.stage, self.settings, self.ranking = stage, settings, settings.get("ranking", "global")
         self.level = level_of(settings)
         self.qualities = {"first": None, "decoder": decoder_qualities(settings.get("qualities", "log")), "rem": rem_qualities(rems, settings.get("rem_points", 100)) if rems else None}[stage]
@@ -105,13 +103,7 @@ class Objective:
 
     def __call__(self, model, x):
         s = self.settings
-        if self.stage == "first":
-            weight = s.get("between", 0.0)
-            if not weight: return first_loss(model(x), x, s["lmbda"], s["form"])
-            q = float(self.between[int(torch.randint(len(self.between), ()))])
-            out = model(x, between=q)
-            loss, facts = first_loss(out, x, s["lmbda"], s["form"])
-            return loss + weight / 2 * 255 ** 2 * between_weight(q, s["lmbda"]) * F.mse_loss(out["x_between"], x), facts
+        if self.stage == "first": return first_loss(model(x), x, s["lmbda"], s["form"])
         quality = float(self.qualities[int(torch.randint(len(self.qualities), ()))])
         out = model(x, quality=quality, ranking=self.ranking, level=self.level)
         if self.stage == "rem":
@@ -139,11 +131,7 @@ def validator(
         mean = lambda rows: np.average(rows, 0, weights=[len(x) for x in parts])
         if stage == "first":
             rows = [first_loss(model(x), x, settings["lmbda"], settings["form"])[1] for x in parts]
-            facts = dict(zip(rows[0], mean([[float(v) for v in row.values()] for row in rows])))
-            if not settings.get("between"): return facts
-            mse = {q: float(mean([at(model, x, q)[:1] for x in parts])[0]) for q in (2.0, 10.0, 40.0)}
-            own = settings["between"] / 2 * 255 ** 2 * np.mean([between_weight(q, settings["lmbda"]) * m for q, m in mse.items()])
-            return facts | {"loss": facts["loss"] + own} | {f"psnr_{q:g}": -10 * np.log10(max(1e-9, m)) for q, m in mse.items()}
+            return dict(zip(rows[0], mean([[float(v) for v in row.values()] for row in rows])))
         grid = settings.get("grid", GRID)
         mse, bpp = mean([[at(model, x, q) for q in grid] for x in parts]).T
         facts = {f"psnr_{q:g}": -10 * np.log10(max(1e-9, m)) for q, m in zip(grid, mse)} | {f"bpp_{q:g}": b for q, b in zip(grid, bpp)}
@@ -155,21 +143,16 @@ def validator(
 def from_fixed(
     model: ProgressiveModel,
     state: dict,               # state dict of a `Zou22` of the same sizes
-    top: dict = None,          # of a second one of higher rate, for encoder and decoder of the top
 ) -> ProgressiveModel:
     """Copy a fixed-rate network into base and top; raises `StanhlicError` if sizes differ, parts lack, or the model has a single encoder."""
     c, own = model.config, dict(model.state_dict())
     if c.encoders == 1 or c.hypers == 1: raise StanhlicError("a model with a single encoder or hyper-decoder has no place for a fixed-rate network; use two of each")
-    upper, moved = top or state, {}
-    lacking = [k for k in state if k.startswith(("g_a.", "g_s.")) and k not in upper]
-    if lacking: raise StanhlicError(f"the network for the top lacks {lacking[0]}; take a fixed-rate one")
+    moved = {}
     twice = ("g_a", "h_mean_s", "h_scale_s") if c.decoders == 1 else ("g_a", "g_s", "h_mean_s", "h_scale_s")
     for key, value in state.items():
         part, _, rest = key.partition(".")
         if part not in twice: moved[key] = value
-        else:
-            moved[f"{part}.0.{rest}"] = value
-            moved[f"{part}.1.{rest}"] = upper[key] if part in ("g_a", "g_s") else value
+        else: moved[f"{part}.0.{rest}"] = moved[f"{part}.1.{rest}"] = value
     first = state["h_a.0.weight"]
     moved["h_a.0.weight"] = torch.cat([first, torch.zeros_like(first)], 1)
     wrong = [k for k, v in moved.items() if k not in own or own[k].shape != v.shape]
@@ -249,14 +232,13 @@ def _initialize_lean(model, path):
 def initialize(
     model: Progressive,
     path,                     # name of a model, weight file, checkpoint or folder of a run
-    top=None,                 # the same of a fixed-rate network of higher rate, if `path` is one
 ) -> Progressive:
     """Load what fits from an earlier run; raises `StanhlicError` if it is missing, neither progressive nor fixed-rate, or of other sizes."""
     if isinstance(model, LeanModel): return _initialize_lean(model, path)
     state = _network(path)
     if "cc_mean_transforms_prog.0.0.weight" not in state:
         if "h_a.0.weight" not in state: raise StanhlicError(f"{path}: neither a progressive nor a fixed-rate network; give another --init")
-        return from_fixed(model, state, _network(top) if top else None)
+        return from_fixed(model, state)
     own = model.state_dict()
     optional = lambda k: k.startswith("post_latent.")
     wrong = [k for k in own.keys() | state.keys() if not optional(k) and (k not in own or k not in state or own[k].shape != state[k].shape)]
@@ -271,7 +253,7 @@ def _profiles():
     return Path(stanhlic.__file__).parent / "progressive" / "profiles.yaml"
 
 _VARIANT = ("rem_depth", "rem_mean", "closed_loop", "support", "decoders", "hypers", "encoders")
-_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"top": "high.safetensors", "store": "fp16", "between": 0.5, "lmbda": [0.002, 0.03], "sampling": False, "rem_points": 100, "grid": [0.0, 10.0, 100.0]}  # with an example each
+_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"store": "fp16", "lmbda": [0.002, 0.03], "sampling": False, "rem_points": 100, "grid": [0.0, 10.0, 100.0]}  # with an example each
 
 def network_for(settings: dict, stage: str) -> Progressive:
     """Untrained network of a stage's settings: its size, with the variant they name. Raises `StanhlicError` if there is none."""
@@ -310,13 +292,12 @@ def run(
     check_name(settings.get("name", f"progressive-{profile}"))
     torch.manual_seed(plan.seed)
     model = network_for(settings, stage)
-    if init: _same_loop(model, init); initialize(model, init, settings.get("top"))
+    if init: _same_loop(model, init); initialize(model, init)
     elif stage != "first" and profile != "smoke": raise StanhlicError(f"stage {stage} starts from an earlier one; give its folder or weight file with --init")
     freeze(model, stage, settings.get("lrp", True))
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     task, objective, validate = task_for(model, stage, settings, validation_crops(valid, plan, settings.get("val_batch", 16)))
-    said = settings | ({"top": Path(settings["top"]).name} if settings.get("top") else {})  # names, no paths of this machine
-    facts = {"system": "progressive", "stage": stage, "profile": profile, "data": source, "device": device, "settings": said, "init": Path(init).name if init else None}
+    facts = {"system": "progressive", "stage": stage, "profile": profile, "data": source, "device": device, "settings": settings, "init": Path(init).name if init else None}
     fit(task, objective, ImagePool(train, plan.crop, plan.seed, plan.drawn), plan, out, validate, None, resume, device, facts, stop_at)
     stages = [*_history(init), provenance(plan, **facts, **{clock: elapsed(out, clock=clock) for clock in ("seconds", "cpu_seconds")}, commits=commits_of(out))]
     header = {"system": "progressive", "name": settings.get("name", f"progressive-{profile}"), "config": model_config(model), "provenance": {"stages": stages}}
