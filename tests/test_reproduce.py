@@ -284,6 +284,8 @@ def test_missing_weights_and_missing_notebooks_are_needs_not_failures(registry, 
     entry = kept("no-such-model")
     row, = reproduce("toy/kept", "compact", registry, progress=False)
     assert row["outcome"] == "needs" and "no-such-model" in row["detail"]
+    row, = reproduce("toy/kept", "compact", registry, progress=False, settings=["model=stanh-compact"])
+    assert row["outcome"] == "done", "with weights that are here it runs"
     (registry / "papers.yaml").write_text(json.dumps([entry | dict(notebook=None, status="needs", needs="a week", parameters={}, outputs=[])]))
     assert [(r["outcome"], r["detail"]) for r in reproduce(folder=registry, progress=False)] == [("needs", "a week")]
 

@@ -225,17 +225,18 @@ def run_item(
     except (RuntimeError, TimeoutError) as e: raise StanhlicError(f"{entry['id']} failed: its kernel could not be started or did not answer ({' '.join(str(e).split()) or type(e).__name__})") from e
     return record, [str(p) for p in places if stamp(p) != before[p]]
 
-def _in_the_way(entry, profile, folder):
+def _in_the_way(entry, profile, folder, settings):
     "What an item needs that is not here, or None"
     if entry["notebook"] is None: return entry["needs"]
     if profile == "smoke" or profile not in entry["parameters"]: return None
     from ..zoo import list_models
-    name = (entry["parameters"][profile] or {}).get("model", defaults(entry, folder).get("model", (None, None))[1])
+    given = (entry["parameters"][profile] or {}) | dict(s.partition("=")[::2] for s in settings)
+    name = given.get("model", defaults(entry, folder).get("model", (None, None))[1])
     if name and name not in [m["name"] for m in list_models()] and not Path(name).is_file(): return f"the weights {name}, which are not in this installation"
 
 def _run_one(entry, profile, folder, runs, progress, force, settings, named):
     "Outcome, detail and outputs of one item"
-    if lacking := _in_the_way(entry, profile, folder): return "needs", lacking, []
+    if lacking := _in_the_way(entry, profile, folder, settings): return "needs", lacking, []
     if profile not in entry["parameters"] and not named: return "left out", f"has no profile {profile}", []
     if profile in entry["parameters"] and profile != "smoke" and not force and not settings and not outdated(entry, profile, folder):
         return "up to date", "nothing was run; --force runs it", entry["outputs"]
