@@ -152,8 +152,7 @@ class ProgressiveDecoder(StreamDecoder):
             with exact():
                 state = self._reader.state() if level else self._state
                 if self.complete: self._reader = None  # nothing follows, and the networks need the room
-                latent = state.latent(self.codec.model) if level else state.base
-                del state
+                latent, state = state.latent(self.codec.model) if level else state.base, None
                 self._shown = key, self.codec.synthesize(latent, level, self.header.height, self.header.width)
         return self._shown[1].copy()
 
