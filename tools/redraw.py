@@ -18,9 +18,12 @@ sys.path.insert(0, str(ROOT))
 import nbformat  # noqa: E402
 from stanhlic.errors import StanhlicError  # noqa: E402
 from stanhlic.images import atomic_write  # noqa: E402
-from stanhlic.lab.curves import Curve  # noqa: E402
+from stanhlic.lab.curves import Curve, classical_curves  # noqa: E402
 from stanhlic.lab.plots import as_png  # noqa: E402
 from stanhlic.lab.reproduce import find_item  # noqa: E402
+
+
+def code(notebook): return [c.source for c in nbformat.read(ROOT / "nbs/papers" / notebook, as_version=4).cells if c.cell_type == "code"]
 
 
 def curves(figure):
@@ -121,8 +124,31 @@ def interpolation(k):
 
 
 def beta_schedules(k):
-    courses = {n: np.interp(range(10 * len(c) - 9), range(0, 10 * len(c), 10), c) for n, c in k["courses"].items()}  # every tenth value is kept
-    return {"courses": courses, "rows": k["rows"]}
+    """The courses are computed again, by the cell that did it: of their values one in ten is kept."""
+    from stanhlic.modelfile import load_weights, restore
+    from stanhlic.stanh.model import build_model
+    from stanhlic.zoo import model_path
+    points, space = restore(build_model, load_weights(model_path(k["made_by"]["parameters"]["model"]))).points, {}
+    first, *others = code("stanh/beta_schedules.ipynb")
+    exec(first, space)
+    space["anchor"] = next(p for p in points if p.anchor == 0 and p.kind == "anchor")
+    exec(next(c for c in others if "def course(" in c), space)
+    return {"courses": space["courses"], "rows": k["rows"]}
+
+
+def weights(k):
+    """Beside PSNR, the MS-SSIM of the model that was trained for it: kept with stanh/ms_ssim, from the same weights and pictures."""
+    tuned = json.loads((ROOT / "figures/stanh/ms_ssim.json").read_text(encoding="utf-8"))
+    name = tuned["made_by"]["parameters"]["model"]
+    if k["made_by"]["weights"][name] != tuned["made_by"]["weights"][name]: raise StanhlicError("ours/weights and stanh/ms_ssim were measured on different weights; measure both again")
+    known, systems = dict(zip(tuned["table"]["bpp"], tuned["table"]["ms-ssim-rgb"])), ("stanh", "rnn", "progressive")
+    days = {(r["model"], r["version"]): r["day"] for r in k["versions"]}
+    def one(c):
+        own = c["model"] == name
+        header = {"system": next(s for s in systems if c["model"].startswith(s)), "provenance": {"stages": [{"settings": {"metric": "ms-ssim"}}] if own else []}}
+        return c["model"], c["version"], days[c["model"], c["version"]], header, Curve(header["system"], k["kind"], c["bpp"], c["psnr_db"], [known[b] for b in c["bpp"]] if own else None)
+    before = {r["model"]: r["bd_rate"]["before"]["psnr"] for r in k["versions"] if r["bd_rate"]["before"]["psnr"] is not None}
+    return {"measured": [one(c) for c in k["curves"]], "gained": before, "rivals": classical_curves(k["made_by"]["parameters"]["classical"], k["images"])}
 
 
 def throughput(k): return {"rows": k["table"], "VARIANTS": dict.fromkeys(r["variant"] for r in k["table"])}
@@ -135,14 +161,14 @@ NAMES = {  # what the drawing cell of an item reads, from its kept numbers; besi
     "stanh/three_anchors": lambda k: {"curves": dict(zip(("six", "three", "one"), curves(k["figure"]).values()))},
     "stanh/derivations": lambda k: {"runs": {n: (c.bpp, c.psnr) for n, c in zip(("derivations", "references", "manual"), curves(k["figure"]).values())}, "rows": k["points"]},
     "stanh/forms": lambda k: {"trained": dict.fromkeys(r["form"] for r in k["forms"]), "rows": k["forms"], "z_rows": k["interpolation_of_z"], "between": [float(r["between"]) for r in k["interpolation_of_z"]]},
-    "stanh/interpolation": interpolation, "stanh/beta_schedules": beta_schedules, "ours/effort": lambda k: {"measured": k["measured"], "note": k["pieces"]}, "ours/throughput": throughput,
+    "stanh/interpolation": interpolation, "stanh/beta_schedules": beta_schedules, "ours/effort": lambda k: {"measured": k["measured"], "note": k["pieces"]}, "ours/throughput": throughput, "ours/weights": weights,
     "ours/entropy_coders": lambda k: {"rows": k["rows"], "facts": k["machine"], "count": k["symbols"]},
 }
 
 
 def drawn(item, numbers):
     """The figure of an item from its kept numbers."""
-    cells = [c.source for c in nbformat.read(ROOT / "nbs/papers" / item["notebook"], as_version=4).cells if c.cell_type == "code"]
+    cells = code(item["notebook"])
     space = {}
     exec(cells[0], space)  # its imports
     space |= numbers["made_by"]["parameters"] | {"kind": numbers["kind"], "size": numbers["kind"], "item": SimpleNamespace(kind=numbers["kind"]), "note": numbers.get("images", "")} | NAMES[item["id"]](numbers)
