@@ -103,7 +103,7 @@ def test_a_kept_figure_is_as_narrow_as_a_phone_and_its_legends_cover_nothing():
     for k in range(9): a.plot([0, 1], [k, k + 0.5], label=f"a curve of some method, number {k}")
     a.legend(loc="center")
     b.bar(range(4), [1, 1, 1, 1], label="bars that fill their axes to the top"); b.set_ylim(0, 1); b.legend()
-    c.plot([0, 1], [0, 1], label="rising"); c.set_yscale("log"); c.set_ylim(0.1, 1); c.legend(loc="lower right")
+    c.plot([0, 1], [0.2, 1], label="rising"); c.set_yscale("log"); c.set_ylim(0.1, 1); c.legend(loc="lower right")
     fig.legend(*a.get_legend_handles_labels(), loc="upper center", ncols=9)
     stacked(fig)
     fig.canvas.draw()
