@@ -169,8 +169,12 @@ def stacked(
     fig.set_layout_engine("constrained", h_pad=0.06)
     fig.set_size_inches(WIDTH, sum(heights))
     for old in list(fig.legends):
-        new = dict(handles=old.legend_handles, labels=[t.get_text() for t in old.get_texts()])
-        old.remove(); fig.legend(**new, loc="outside lower center", ncols=3)
+        old.remove()
+        for many in (3, 2, 1):
+            new = fig.legend(old.legend_handles, [t.get_text() for t in old.get_texts()], loc="outside lower center", ncols=many)
+            fig.canvas.draw()
+            if new.get_window_extent().width <= fig.bbox.width or many == 1: break
+            new.remove()
     fig.canvas.draw()
     outside = [_below(legend) for ax in panels if (legend := ax.get_legend()) and _covers(legend)]
     fig.canvas.draw()
