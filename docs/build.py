@@ -68,13 +68,13 @@ def verdict(word):
     return f"[{SIGNS[name]} {word}]{{.verdict .{name}}}" if word else ""
 
 
-def claims(rows):
+def claims(rows, kind_of_table=""):
     """Verdicts as a table of always the same columns, which the style sheet knows."""
     kind = lambda value, how: f"{value} ({how})" if value and how else value
     lines = [({"item": r["item"]} if "item" in r else {}) | {"claim": r["claim"], "theirs": "; ".join(v for v in (r["published"] and f"{r['published']} (published)", r["from their points or code"]) if v),
              "ours": kind(r["ours"], r["ours is"]), "held if": kind(r["held if"], r["rule written"]), "held here": verdict(r["held"])} for r in rows]
     for name in lines[0] if lines else (): lines[0][name] = lines[0][name] or "–" * (not any(r[name] for r in lines))  # an empty column would be left out
-    return fence(f"container}} claims{' items' * ('item' in rows[0])}", "\n" + grid(lines), 4) if rows else "No rule decides this item: its claim is a picture, or there is none."
+    return fence(f"container}} claims{kind_of_table or ' items' * ('item' in rows[0])}", "\n" + grid(lines), 4) if rows else "No rule decides this item: its claim is a picture, or there is none."
 
 
 def without_item(rows): return [{k: v for k, v in r.items() if k != "item"} for r in rows]
@@ -205,7 +205,7 @@ def headlines():
     text, commands = [], {i["id"]: f"`stanhlic reproduce {i['id']} --profile compact --force`" for i in list_items() if "compact" in i["parameters"]}
     for paper, group in groupby(headline_verdicts(ROOT), lambda c: c["paper"]):
         lines = [as_text(r) | {"item": "" if k else f"**{c['letter']}**", "claim": " ".join(filter(None, ["" if k else f"**{escape(c['claim'])}.**", escape(r["says"]) + ".", commands.get(r["item"])]))} for c in group for k, r in enumerate(c["rules"])]
-        text += [f"### {PAPERS[paper]}, headline claims", claims(lines)]
+        text += [f"### {PAPERS[paper]}, headline claims", claims(lines, " headline")]
     return text
 
 
@@ -419,7 +419,7 @@ def module_page(path):
     parts = [constant(*x, comments) if isinstance(x, tuple) else class_page(x, comments) if isinstance(x, ast.ClassDef) else function(x, comments) for x in parts]
     notebook = re.search(r"File to edit: (?:\.\./)+nbs/(\S+\.ipynb)", source)
     about = [prose(tree), f"Written and explained in the notebook [{notebook[1]}](../{notebook[1]})." if notebook else ""]
-    return name, "\n\n".join([f"# {name}", fence(f"py:module}} {name}", ""), *about, *parts])
+    return name, "\n\n".join(["# " + name.replace(".", ".\u200b"), fence(f"py:module}} {name}", ""), *about, *parts])
 
 
 def api(pages):

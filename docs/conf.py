@@ -20,7 +20,7 @@ nb_output_stderr = "remove"              # progress bars
 myst_enable_extensions = ["attrs_inline", "dollarmath", "fieldlist"]
 myst_heading_anchors = 2                 # links to a section of another page
 myst_dmath_double_inline = True          # $$ inside a paragraph
-smartquotes_action = "D"                 # dashes; quotation marks stay
+smartquotes = False                      # two dashes in a text belong to a command
 
 add_module_names = False
 toc_object_entries_show_parents = "hide"
