@@ -67,14 +67,19 @@ def test_quantizer_curves(run, tmp_path, tiny):
 
 
 @pytest.mark.slow
-def test_derivations(run, tmp_path, tiny):
-    run(PAPERS / "derivations.ipynb", model=tiny, n_images=1, steps=[1.0], lambdas=[0.0065], reference_steps=1, device="cpu", out="figures")
+@pytest.mark.parametrize("model, kinds", [("tiny", ["anchor"]), pytest.param("stanh-compact", ["joint"], marks=pytest.mark.slow)])
+def test_derivations(run, tmp_path, tiny, model, kinds):
+    run(PAPERS / "derivations.ipynb", model=tiny if model == "tiny" else model, lambdas=[0.0067, 0.013], cells=[1.0], device="cpu", out="figures")
     found = numbers(tmp_path / "figures", "derivations")
-    assert [r["curve"] for r in found["points"]] == ["derivations"] * 3 + ["references", "manual"] and found["claims"] == []
-    assert round(found["bd_rate"]["learned against manual steps"]["published_cubic"]["value"], 1) == -4.6
-    assert round(found["bd_rate"]["derivations against fixed-rate references"]["published_cubic"]["value"], 1) == 2.5
-    assert len(list((tmp_path / "runs" / "references").rglob("fixed-1x2x64-*.safetensors"))) == 1
-    assert found["made_by"]["weights"] == {"tiny": inspect_weights(tiny)["fingerprint"]} and found["made_by"]["data"]["images"] == 1
+    curves = ["derivations", "references", "three", "manual", *(["joint"] if "joint" in kinds else [])]
+    assert [r["curve"] for r in found["points"]] == [c for c in curves for _ in range(1 if c == "manual" else 2)] and found["claims"] == []
+    assert [r["point"] for r in found["points"] if r["curve"] == "derivations"] == ["derivation, λ=0.0067", "anchor, λ=0.013"]
+    recomputed = {n: round(r["published_cubic"]["value"], 1) for n, r in found["bd_rate"].items() if r["published_cubic"]["value"] is not None}
+    assert recomputed["learned against manual steps"] == -4.6 and recomputed["derivations against fixed-rate references"] == 2.5 and recomputed["three anchors against fixed-rate references"] == 0.7
+    kept = list((tmp_path / "runs" / "networks").rglob("model.safetensors"))
+    assert {inspect_weights(f)["config"]["points"][0]["kind"] for f in kept if f.parent.name.startswith("network-")} == set(kinds)
+    assert list(found["made_by"]["weights"]) == [model] and found["made_by"]["data"]["images"] == 1
+    assert found["references_steps_ratio"]["references"] == pytest.approx(2 / 9, rel=1e-5)  # 2 steps against 1 of the anchor's network and 4 each of its levels and the derivation
 
 
 @pytest.mark.slow
@@ -137,7 +142,7 @@ ALONE = ("stanh/rd_kodak", "stanh/derivations", "stanh/forms", "stanh/quantizer_
 REST = [e["id"] for e in list_items() if e["notebook"] and e["id"] not in (*SMALL, *ALONE)]
 
 
-TRAIN_THEIR_OWN = ("stanh/three_anchors", "stanh/backbones", "rnn/hyperprior")
+TRAIN_THEIR_OWN = ("stanh/backbones", "rnn/hyperprior")
 
 
 @pytest.mark.parametrize("item", [pytest.param(i, marks=[group(i), *([pytest.mark.slow] if i in TRAIN_THEIR_OWN else [])]) for i in REST])
