@@ -27,8 +27,8 @@ import nbformat  # noqa: E402
 from readme import directives, kept  # noqa: E402
 from stanhlic import StanhlicError  # noqa: E402
 from stanhlic.lab.tables import table  # noqa: E402
-from stanhlic.lab.reproduce import as_text, list_items, overview, tally  # noqa: E402
-from stanhlic.modelfile import inspect_weights# noqa: E402
+from stanhlic.lab.reproduce import as_text, headline_verdicts, list_items, overview, tally  # noqa: E402
+from stanhlic.modelfile import inspect_weights  # noqa: E402
 
 ROOMS = {
     "ground": ("Common parts", "Images, metrics, entropy coding, priors, the container, the backbone and training: what the three systems share."),
@@ -68,13 +68,13 @@ def verdict(word):
     return f"[{SIGNS[name]} {word}]{{.verdict .{name}}}" if word else ""
 
 
-def claims(rows):
+def claims(rows, kind_of_table=""):
     """Verdicts as a table of always the same columns, which the style sheet knows."""
     kind = lambda value, how: f"{value} ({how})" if value and how else value
     lines = [({"item": r["item"]} if "item" in r else {}) | {"claim": r["claim"], "theirs": "; ".join(v for v in (r["published"] and f"{r['published']} (published)", r["from their points or code"]) if v),
              "ours": kind(r["ours"], r["ours is"]), "held if": kind(r["held if"], r["rule written"]), "held here": verdict(r["held"])} for r in rows]
     for name in lines[0] if lines else (): lines[0][name] = lines[0][name] or "–" * (not any(r[name] for r in lines))  # an empty column would be left out
-    return fence(f"container}} claims{' items' * ('item' in rows[0])}", "\n" + grid(lines), 4) if rows else "No rule decides this item: its claim is a picture, or there is none."
+    return fence(f"container}} claims{kind_of_table or ' items' * ('item' in rows[0])}", "\n" + grid(lines), 4) if rows else "No rule decides this item: its claim is a picture, or there is none."
 
 
 def without_item(rows): return [{k: v for k, v in r.items() if k != "item"} for r in rows]
@@ -158,8 +158,9 @@ def cards(): return fence("container} cards", "\n" + "\n".join(f"- [{title}]({pa
 
 
 def rooms(pages, known, items):
-    """A page for each room, and one for the papers."""
-    def entries(folder): return {p: v for p, v in known.items() if Path(p).parent.as_posix() == folder}
+    """A page for each room, and one for the papers, whose notebooks stand in the order of the registry."""
+    place = {f"papers/{i['notebook']}": k for k, i in enumerate(items)}
+    def entries(folder): return {p: known[p] for p in sorted(known, key=lambda p: place.get(p, -1)) if Path(p).parent.as_posix() == folder}
     def lines(found): return "\n".join(f"- [{title}]({Path(p).name}): {purpose}" for p, (title, purpose) in found.items())
     for room, (title, about) in ROOMS.items():
         found = entries(room)
@@ -199,10 +200,20 @@ def counted(rows):
     return f"Of {sum(total.values())} claims: {head}. Checks of arithmetic are counted apart.\n\n" + fence("container} tally", "\n" + grid([{"paper": PAPERS.get(r["paper"], r["paper"])} | {k: v for k, v in r.items() if k != "paper" and any(x[k] for x in rows)} for r in rows]), 4)
 
 
+def headlines():
+    """The claims that each paper is known by: the rules of each, our numbers, what became of them, and the command that measures again."""
+    text, commands = [], {i["id"]: f"`stanhlic reproduce {i['id']} --profile compact --force`" for i in list_items() if "compact" in i["parameters"]}
+    for paper, group in groupby(headline_verdicts(ROOT), lambda c: c["paper"]):
+        lines = [as_text(r) | {"item": "" if k else f"**{c['letter']}**", "claim": " ".join(filter(None, ["" if k else f"**{escape(c['claim'])}.**", escape(r["says"]) + ".", commands.get(r["item"])]))} for c in group for k, r in enumerate(c["rules"])]
+        text += [f"### {PAPERS[paper]}, headline claims", claims(lines, " headline")]
+    return text
+
+
 def registry(pages, items, rows):
     """The table of all claims, then every item."""
     text = ["# Claims and verdicts", "Every table and figure, what it claims, and whether the claim held here. Each rule is marked as written before or after the first measurement that it judges. *Compact* means that our number was measured with the small weights that ship, *recomputed* that it follows from the authors' points, *counted* that it follows from the code alone.",
-            counted(tally(ROOT)), "## At a glance", claims([dict(r, item="" if k else f"[{breakable(name)}](#{label({'id': name})})") for name, part in rows.items() for k, r in enumerate(part)])]
+            counted(tally(ROOT)), "## Headline claims", "What each paper is known by, with the rules that decide it. The command under a rule measures its number again and prints the same line; the executed notebook is then in `runs/`, the numbers with their weights, parameters and commit in `figures/`.", *headlines(),
+            "## At a glance", claims([dict(r, item="" if k else f"[{breakable(name)}](#{label({'id': name})})") for name, part in rows.items() for k, r in enumerate(part)])]
     for paper, group in groupby(items, lambda i: i["paper"]):
         text.append(f"## {PAPERS.get(paper, paper)}")
         for item in group:
@@ -217,7 +228,9 @@ def gallery(pages, items, rows):
     """Every picture of figures/ with the claim and the verdicts of its item."""
     makers = {o: item for item in items for o in item["outputs"]}
     text = ["# Gallery", "Every figure kept in `figures/`, each from the notebook of its item. Hollow marks are published numbers, filled ones are ours."]
-    for folder, group in groupby(sorted((ROOT / "figures").glob("*/*.png")), lambda p: p.parent.name):
+    place = {o: k for k, o in enumerate(makers)}
+    def order(path): return list((*PAPERS, path.parent.name)).index(path.parent.name), place.get(path.relative_to(ROOT).as_posix(), len(place))
+    for folder, group in groupby(sorted((ROOT / "figures").glob("*/*.png"), key=order), lambda p: p.parent.name):
         text.append(f"## {PAPERS.get(folder, folder)}")
         for path in group:
             name = path.relative_to(ROOT).as_posix()
@@ -310,11 +323,20 @@ def signature(node):
 def kind_of(node): return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
 
 
+CLASSES = {}  # name -> full name, of the classes that have a page; a name that two modules give is left out
+
+
+def linked(kind):
+    """A type as Markdown: classes with a page of the API lead there."""
+    parts = re.split(rf"\b({'|'.join(CLASSES) or '(?!)'})\b", kind)
+    return "".join(f"{{py:class}}`~{CLASSES[p]}`" if k % 2 else f"`{p}`" if p else "" for k, p in enumerate(parts))
+
+
 def field(name, kind, default, meaning):
     """A parameter as two lines of a field list."""
     text = escape(meaning) + (f" (default `{short(default)}`)" if default is not None else "")
     name = name.replace("*", "\\*")
-    return [f":param {name}: {text.strip()}"] + ([f":type {name}: `{kind_of(kind)}`"] if kind else [])
+    return [f":param {name}: {text.strip()}"] + ([f":type {name}: {linked(kind_of(kind))}"] if kind else [])
 
 
 def prose(node): return "\n".join(line if line.startswith("    ") else escape(line) for line in (ast.get_docstring(node) or "").splitlines())
@@ -325,7 +347,7 @@ def function(node, comments, kind="py:function", prefix=""):
     meaning = comments.at.get(comments.closing(node), "")
     fields = [line for p in parameters(node, comments) for line in field(*p)]
     if meaning: fields.append(f":returns: {escape(meaning)}")
-    if node.returns and not (isinstance(node.returns, ast.Constant) and node.returns.value is None): fields.append(f":rtype: `{kind_of(node.returns)}`")
+    if node.returns and not (isinstance(node.returns, ast.Constant) and node.returns.value is None): fields.append(f":rtype: {linked(kind_of(node.returns))}")
     return fence(f"{kind}}} {prefix}{node.name}{signature(node)}", "\n".join(["", prose(node), "", *fields]))
 
 
@@ -376,11 +398,14 @@ def public_names(tree):
     return [n for n in names if not n.startswith("_")]
 
 
+def module_name(path): return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def module_page(path):
     """Name and page of a module: its public names in the order of the source."""
     source = path.read_text(encoding="utf-8")
     tree, comments = ast.parse(source), Comments(source)
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    name = module_name(path)
     public, defined, parts = public_names(tree), {}, []
     for node in tree.body:
         if isinstance(node, ast.Assign):
@@ -394,11 +419,14 @@ def module_page(path):
     parts = [constant(*x, comments) if isinstance(x, tuple) else class_page(x, comments) if isinstance(x, ast.ClassDef) else function(x, comments) for x in parts]
     notebook = re.search(r"File to edit: (?:\.\./)+nbs/(\S+\.ipynb)", source)
     about = [prose(tree), f"Written and explained in the notebook [{notebook[1]}](../{notebook[1]})." if notebook else ""]
-    return name, "\n\n".join([f"# {name}", fence(f"py:module}} {name}", ""), *about, *parts])
+    return name, "\n\n".join(["# " + name.replace(".", ".\u200b"), fence(f"py:module}} {name}", ""), *about, *parts])
 
 
 def api(pages):
-    modules = dict(module_page(p) for p in [ROOT / "stanhlic/__init__.py", *sorted((ROOT / "stanhlic").rglob("[!_]*.py"))])
+    paths = [ROOT / "stanhlic/__init__.py", *sorted((ROOT / "stanhlic").rglob("[!_]*.py"))]
+    named = [(n.name, f"{module_name(p)}.{n.name}") for p in paths for tree in [ast.parse(p.read_text(encoding="utf-8"))] for n in tree.body if isinstance(n, ast.ClassDef) and n.name in public_names(tree)]
+    CLASSES.update({n: full for n, full in named if sum(n == other for other, _ in named) == 1})
+    modules = dict(module_page(p) for p in paths)
     for name, text in modules.items(): pages[f"api/{name}.md"] = text
     def row(name): return {"module": f"[{name}]({name}.md)", "what it is for": modules[name].partition("\n```\n\n")[2].splitlines()[0]}
     names = sorted(modules, key=lambda n: (n.count("."), n))

@@ -20,7 +20,7 @@ nb_output_stderr = "remove"              # progress bars
 myst_enable_extensions = ["attrs_inline", "dollarmath", "fieldlist"]
 myst_heading_anchors = 2                 # links to a section of another page
 myst_dmath_double_inline = True          # $$ inside a paragraph
-smartquotes_action = "D"                 # dashes; quotation marks stay
+smartquotes = False                      # two dashes in a text belong to a command
 
 add_module_names = False
 toc_object_entries_show_parents = "hide"
@@ -49,11 +49,15 @@ def block(self, node):
 
 
 def finished(app, pagename, templatename, context, doctree):
-    """Pictures load when they are seen and lead to themselves, what scrolls is reached by keyboard, and a page says what it is."""
+    """Pictures load when they are seen, lead to themselves and are named as their section is, what scrolls is reached by keyboard, and a page says what it is."""
     body = context.get("body")
     if not body: return
+    plain = lambda text: html.escape(html.unescape(re.sub(r"<a class=\"headerlink\".*?</a>|<[^>]+>", "", text)).strip())
+    headings = [(m.start(), plain(m[1])) for m in re.finditer(r"<h[1-6]>(.*?)</h[1-6]>", body, re.S)]
     def picture(m):
         lazy = m[0].replace("<img ", '<img loading="lazy" ', 1)
+        section = next((name for start, name in reversed(headings) if start < m.start()), "")
+        lazy = re.sub(r'alt="[^"]*_images/[^"]*"', f'alt="{section}"', lazy)  # what a cell has drawn bears a file's name
         return lazy if m[1] or m[2].startswith("data:") else f'<a class="figure" href="{m[2]}">{lazy}</a>'
     body = re.sub(r'(<a [^>]*>\s*)?<img [^>]*?src="([^"]+)"[^>]*>', picture, body)
     body = re.sub(r'<div class="(highlight|table-wrapper[^"]*)">', r'<div class="\1" tabindex="0">', body)

@@ -72,6 +72,32 @@ def test_claims_have_one_form(build, pages):
     assert re.search(r"Of \d+ claims: \[✓ yes\]\{\.verdict \.yes\} \d+", pages["registry.md"])
 
 
+def test_every_headline_claim_has_its_command_its_number_and_its_verdict(pages):
+    from stanhlic.lab.reproduce import headline_verdicts
+    text = pages["registry.md"]
+    tables = text[text.index("## Headline claims"):text.index("## At a glance")]
+    claims = headline_verdicts(ROOT)
+    assert claims and [c["claim"] for c in claims if c["claim"] not in tables.replace("\\", "")] == []
+    decided = [r for c in claims for r in c["rules"] if r["ours"] is not None]
+    assert decided and [r["item"] for r in decided if f"stanhlic reproduce {r['item']} --profile compact --force" not in tables] == []
+    assert tables.count("{.verdict") == sum(len(c["rules"]) for c in claims)
+
+
+def test_the_papers_stand_in_the_order_of_the_registry(pages):
+    for paper in ("stanh", "progressive", "rnn", "ours"):
+        order = list(dict.fromkeys(Path(i["notebook"]).stem for i in list_items() if i["paper"] == paper and i["notebook"]))
+        page = pages[f"papers/{paper}/index.md"]
+        assert re.findall(r"(?m)^(\w+)$", page[page.rindex("{toctree}"):]) == order
+    shown = re.findall(r"!\[[^\]]*\]\(figures/(\w+/\w+)\.png\)", pages["gallery.md"])
+    assert [n for n in shown if n.startswith("rnn/")] == ["rnn/" + Path(o).stem for i in list_items() for o in i["outputs"] if o.startswith("figures/rnn/") and o.endswith(".png")]
+
+
+def test_a_type_leads_to_its_class(build, pages):
+    assert ":rtype: {py:class}`~stanhlic.stanh.file.Position`" in pages["api/stanhlic.stanh.codec.md"]
+    build.CLASSES["Curve"] = "stanhlic.lab.curves.Curve"
+    assert build.linked("list[Curve] | None") == "`list[`{py:class}`~stanhlic.lab.curves.Curve``] | None`"
+
+
 def test_every_notebook_says_where_it_is(pages):
     for name in NOTEBOOKS:
         if name == "index": continue
@@ -220,6 +246,9 @@ def test_pictures_are_lazy_and_lead_to_themselves_and_pages_describe_themselves(
     assert len(shown) == article.count("<img ") > 20 and all(a == b for a, b in shown)
     pages = [p for p in site.rglob("*.html") if p.name not in ("genindex.html", "py-modindex.html", "search.html")]
     assert [p.name for p in pages if not re.search(r'<meta name="description" content="[^"]{10,165}"', p.read_text(encoding="utf-8"))] == []
+    pictures = re.findall(r'<img [^>]*?alt="([^"]*)"', "".join((site / f"{n}.html").read_text(encoding="utf-8") for n in ("00_tour", "stanh/00_quantizer", "gallery", "papers/stanh/rd_kodak")))
+    assert len(pictures) > 40 and [a for a in pictures if len(a) < 4 or "/" in a and a.endswith(".png")] == []
+    assert 'title="stanhlic.stanh.file.Position"' in (site / "api/stanhlic.stanh.codec.html").read_text(encoding="utf-8")
     assert re.search(r'class="highlight"[^>]*tabindex="0"', (site / "stanh/00_quantizer.html").read_text(encoding="utf-8"))
     assert (site / "_static/stix-two-math.woff2").stat().st_size < 100_000 and (site / "_static/stix-two-math-OFL.txt").exists()
 

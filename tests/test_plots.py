@@ -1,4 +1,6 @@
 """What is drawn side by side can be told apart, and the word that warns of small networks covers nothing."""
+import importlib.util
+import io
 import itertools
 import json
 from pathlib import Path
@@ -8,9 +10,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from stanhlic.lab.curves import Curve
-from stanhlic.lab.plots import COLORS, color, place_of, plot_rd, style
+from stanhlic.lab.plots import COLORS, WIDTH, as_png, color, place_of, plot_rd, stacked, style
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 SEES = {  # linear RGB as people with full deuteranopia and protanopia see it (Machado, Oliveira and Fernandes 2009), and as others do
@@ -79,6 +82,59 @@ def test_curves_that_end_together_get_one_word():
     ax, _ = plot_rd([Curve("rnn", "compact", r, [27.5, 30, 31.8])])
     assert ax.texts[0].get_color() == color("rnn")
     plt.close("all")
+
+
+def test_curves_of_a_smoke_run_can_be_told_apart():
+    ax, _ = plot_rd([Curve(m, "smoke", [0.2, 0.4], [27, 30]) for m in ("stanh", "stanh-fixed", "stanh-manual")])
+    assert len({line.get_color() for line in ax.get_lines()}) == 3
+    plt.close("all")
+
+
+def over(legend):
+    """Does it lie on a line, a bar or a point?"""
+    box, ax = legend.get_window_extent(), legend.axes
+    lines = [line.get_transform().transform_path(line.get_path()) for line in ax.get_lines()]
+    return any(p.intersects_bbox(box, filled=False) or any(box.contains(*v) for v in p.vertices) for p in lines) or any(p.get_window_extent().overlaps(box) for p in ax.patches)
+
+
+def test_a_kept_figure_is_as_narrow_as_a_phone_and_its_legends_cover_nothing():
+    style()
+    fig, (a, b, c) = plt.subplots(1, 3, figsize=(12, 3.6))
+    for k in range(9): a.plot([0, 1], [k, k + 0.5], label=f"a curve of some method, number {k}")
+    a.legend(loc="center")
+    b.bar(range(4), [1, 1, 1, 1], label="bars that fill their axes to the top"); b.set_ylim(0, 1); b.legend()
+    c.plot([0, 1], [0.2, 1], label="rising"); c.set_yscale("log"); c.set_ylim(0.1, 1); c.legend(loc="lower right")
+    fig.legend(*a.get_legend_handles_labels(), loc="upper center", ncols=9)
+    stacked(fig)
+    fig.canvas.draw()
+    tops = [ax.get_window_extent().y1 for ax in (a, b, c)]
+    assert fig.get_figwidth() == WIDTH and tops[0] > tops[1] > tops[2] and len({round(ax.get_window_extent().x0) for ax in (a, b, c)}) == 1
+    assert [over(ax.get_legend()) for ax in (a, b, c)] == [False] * 3 and c.get_legend().get_window_extent().y0 > c.get_window_extent().y0
+    boxes = [ax.get_legend().get_window_extent() for ax in (a, b)]
+    assert all(box.y1 < ax.get_window_extent().y0 for box, ax in zip(boxes, (a, b))) and boxes[0].y0 > tops[1]
+    assert Image.open(io.BytesIO(as_png(fig))).width <= 150 * (WIDTH + 0.3)
+    plt.close("all")
+
+
+def test_figures_of_pictures_stay_as_they_are():
+    fig, axes = plt.subplots(1, 3, figsize=(9, 3))
+    axes[0].imshow(np.zeros((4, 4)))
+    stacked(fig)
+    assert fig.get_figwidth() == 9
+    plt.close("all")
+
+
+@pytest.mark.long
+def test_figures_are_drawn_again_from_their_numbers():
+    """What takes minutes to measure; a notebook that draws something else says so here."""
+    spec = importlib.util.spec_from_file_location("redraw", FIGURES.parent / "tools/redraw.py")
+    redraw = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(redraw)
+    for name in redraw.NAMES:
+        item = redraw.find_item(name)
+        numbers = json.loads((FIGURES.parent / next(o for o in item["outputs"] if o.endswith(".json"))).read_text(encoding="utf-8"))
+        assert redraw.drawn(item, numbers).axes, name
+        plt.close("all")
 
 
 def test_a_smoke_run_takes_the_place_of_no_other_numbers(tmp_path, monkeypatch):

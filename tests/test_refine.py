@@ -51,8 +51,15 @@ def progressive(rems=(7.5,)):
     return ProgressiveCodec(random_model(replace(PROGRESSIVE_SMOKE, rems=rems)), header={"provenance": PROGRESSIVE})
 
 
-MAKE = {"stanh": lambda: stanh(zou22()), "lean": lambda: stanh(lean()), "rnn": rnn, "rnn without hyperprior": lambda: rnn(hyperprior=False), "progressive": progressive}
-QUALITY = {"stanh": 40, "lean": 80, "rnn": 100, "rnn without hyperprior": 100, "progressive": 30}
+def staged():
+    from stanhlic.progressive.codec import ProgressiveCodec
+    from stanhlic.progressive.lean import PROGRESSIVE_LEAN_SMOKE
+    from stanhlic.progressive.model import random_model
+    return ProgressiveCodec(random_model(PROGRESSIVE_LEAN_SMOKE), header={"provenance": PROGRESSIVE})
+
+
+MAKE = {"stanh": lambda: stanh(zou22()), "lean": lambda: stanh(lean()), "rnn": rnn, "rnn without hyperprior": lambda: rnn(hyperprior=False), "progressive": progressive, "progressive lean": staged}
+QUALITY = {"stanh": 40, "lean": 80, "rnn": 100, "rnn without hyperprior": 100, "progressive": 30, "progressive lean": 30}
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +138,10 @@ def test_layers_beyond_the_refined_ones_follow(picture):
 
 
 @pytest.mark.filterwarnings("ignore:the file is cut")
+@pytest.mark.parametrize("make", [progressive, staged])
 @pytest.mark.parametrize("share", [0, 1e-3, 5, 100])
-def test_a_progressive_file_of_any_length(picture, share):
-    codec = progressive()
+def test_a_progressive_file_of_any_length(picture, share, make):
+    codec = make()
     a = codec.analyze(picture)
     one, more = codec.encode(a, share), codec.encode(a, share, effort=1)
     assert refine.relative(loss(codec, a, share, more), loss(codec, a, share, one)) <= 1

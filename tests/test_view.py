@@ -299,6 +299,8 @@ def test_rivals_by_button(browser, page):
         assert text(browser, "#bytes2") == f"{r['name']} {row['bytes']:,}" and text(browser, "#psnr2") == f"{r['name']} {row['psnr']:.2f} dB"
         assert browser.run("document.querySelector('#left img').src") == data["pictures"][row["picture"]]
         assert browser.run("[...document.querySelectorAll('#against [aria-pressed=true]')].map(b => b.textContent)") == [r["name"]]
+        assert browser.run("document.querySelectorAll('#chart .chosen').length") == 1 == browser.run("document.querySelectorAll('#legend .chosen').length")
+    assert browser.run("new Set([...document.querySelectorAll('#chart polyline')].map(p => getComputedStyle(p).strokeDasharray + getComputedStyle(p).stroke)).size") == 1 + len(data["rivals"])  # lines that can be told apart
     browser.run("rivals[0].rows[k] = null, draw()")
     choose(browser, "JPEG")
     assert browser.run("!document.getElementById('none').hidden") and f"its smallest takes {data['rivals'][0]['least']:,} bytes" in text(browser, "#none")

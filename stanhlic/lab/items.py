@@ -142,13 +142,14 @@ def begin(
         rumor = run.size == "full" and not known_history
         if ("data" in known or item in _BY_LAMBDA) and any(p.get("lambda", 0) is None for p in header["config"].get("points", ())): raise StanhlicError(f"{run.model}: its rate points have no λ, which the authors' files do not record and this item needs; import it again with --lambdas")
     for path in entry.get("inputs", []): run.weights |= (figure_numbers(path) or {}).get("made_by", {}).get("weights", {})  # their numbers rest on those
-    kodak = has_dataset("kodak")
+    kodak = has_dataset("kodak")  # or another picture that makes a measurement
     if "n_images" in run.values: run.images, run.note = demo_images(run.values["n_images"])
     if "picture" in run.values:
-        kodak, enough = kodak and bool(run.values["picture"]), 1
-        run.images = [(p.name, read_image(p)) for p in find_dataset("kodak") if p.stem == run.values["picture"]] if kodak else [("grace_hopper.jpg", middle(sample_photograph(), 256))]
-        run.note = f"Kodak, {run.values['picture']}" if kodak else "a piece of matplotlib's sample photograph"
-        if not run.images: raise StanhlicError(f"Kodak has no picture {run.values['picture']}; it has kodim01 to kodim24")
+        name, enough = run.values["picture"], 1
+        if name == "sample": kodak, run.images, run.note = True, [("grace_hopper.jpg", middle(sample_photograph(), 512))], "the middle of matplotlib's sample photograph"
+        elif kodak and name: run.images, run.note = [(p.name, read_image(p)) for p in find_dataset("kodak") if p.stem == name], f"Kodak, {name}"
+        else: kodak, run.images, run.note = False, [("grace_hopper.jpg", middle(sample_photograph(), 256))], "a piece of matplotlib's sample photograph"
+        if not run.images: raise StanhlicError(f"Kodak has no picture {name}; it has kodim01 to kodim24")
     if side := run.values.get("side", 0):
         run.images, run.note = [(n, middle(a, side)) for n, a in run.images], f"{run.note}; a piece of {side} × {side} of each"
     if random or rumor: run.note += "; random weights" if random else "; weights of unknown history"

@@ -3,12 +3,16 @@
 import io, json, math, warnings, zlib
 from pathlib import Path
 import numpy as np
+from PIL import Image
 from ..errors import StanhlicError, needs
 from ..images import atomic_write
 from .curves import Curve, against
 from .tables import percent
 
-with needs("figures"): import matplotlib.pyplot as plt
+with needs("figures"):
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogFormatterSciNotation
+    from matplotlib.transforms import ScaledTranslation
 
 COLORS = {
     "stanh": "#D55E00", "stanh-fixed": "#000000", "stanh-manual": "#E69F00", "stanh-msssim": "#AA3377", "stanh-1a-a60": "#FFB000",
@@ -32,7 +36,7 @@ def style():
     """Set matplotlib's defaults for all figures of this package: small, light grid, 80 dpi on screen and 150 in files."""
     plt.rcParams.update({
         "figure.figsize": (5.4, 3.6), "figure.dpi": 80, "savefig.dpi": 150, "savefig.bbox": "tight", "font.size": 9, "axes.titlesize": 9,
-        "legend.fontsize": 7.5, "legend.title_fontsize": 7.5, "legend.frameon": True, "legend.framealpha": 0.85, "legend.edgecolor": "none", "axes.spines.top": False, "axes.spines.right": False,
+        "legend.fontsize": 8, "legend.title_fontsize": 8, "legend.frameon": True, "legend.framealpha": 0.85, "legend.edgecolor": "none", "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.color": "0.9", "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.3, "svg.hashsalt": "stanhlic",
     })
 
@@ -41,7 +45,7 @@ MARKS = {
     "full": dict(marker="o", markersize=4.5, linestyle="-"),
     "compact": dict(marker="D", markersize=2.8, linestyle="--"),
     "measured": dict(marker=".", markersize=4, linestyle="-", linewidth=0.8),
-    "smoke": dict(marker="x", markersize=4, linestyle=":", color="0.6"),
+    "smoke": dict(marker="x", markersize=4, linestyle=":"),
 }
 METRICS = {"psnr": "PSNR, 8-bit RGB (dB)", "ms-ssim": "MS-SSIM, RGB (dB)"}
 
@@ -95,8 +99,8 @@ def plot_rd(
         lines.append(line); names.append(f"{name}  {text}".rstrip())
         numbers["curves"].append({"method": c.method, "kind": c.kind, "label": c.label, "source": c.source, "bpp": c.bpp, f"{metric}_db": y, **bd})
     above = 0.07 * _warn(ax, [c.kind for c in shown], lines)
-    place = dict(loc="upper left", bbox_to_anchor=(1.01, 1)) if len(names) > 6 else dict(loc="lower right")
-    ax.legend(lines, names, title=f"BD-rate against {reference} ({bd_method})" if reference else None, alignment="left", **place)
+    legend = ax.legend(lines, names, title=f"BD-rate against {reference} ({bd_method})" if reference else None, alignment="left", loc="lower right")
+    if len(names) > 6: _below(legend)
     ax.set(xlabel="rate (bits per pixel)", ylabel=METRICS[metric], title=title or "", xlim=xlim, ylim=ylim)
     if ylim is None: ax.set_ylim(top=ax.get_ylim()[1] + above * np.ptp(ax.get_ylim()))
     return ax, numbers
@@ -132,6 +136,60 @@ def place_of(
     warnings.warn(f"{stem}.json holds numbers of kind {there}, which a smoke run does not replace; it was written to {aside}.json", stacklevel=3)
     return aside
 
+WIDTH = 5.2  # inches of a figure in a file: on a phone its text of 9 points is then as large as the page's notes
+
+def _below(legend):
+    "The legend of axes anew, under their labels"
+    ax = legend.axes
+    return ax.legend(legend.legend_handles, [t.get_text() for t in legend.get_texts()], title=legend.get_title().get_text() or None, alignment="left", loc="upper left",
+                     bbox_to_anchor=(0, 0), bbox_transform=ax.transAxes + ScaledTranslation(-0.3, -0.45, ax.figure.dpi_scale_trans))
+
+def _covers(legend):
+    "Does a legend lie outside its axes, or on a line, a bar or a point?"
+    ax, box = legend.axes, legend.get_window_extent()
+    paths = [line.get_transform().transform_path(line.get_path()) for line in ax.get_lines()]
+    on = any(p.intersects_bbox(box, filled=False) or any(box.contains(x, y) for x, y in p.vertices) for p in paths) or any(p.get_window_extent().overlaps(box) for p in ax.patches)
+    return on or not (ax.bbox.x0 - 1 <= box.x0 and box.x1 <= ax.bbox.x1 + 1)
+
+def stacked(
+    fig,  # matplotlib figure of panels in a grid; one that shows pictures stays as it is
+):
+    """Lay the panels of a figure out for files: one below another (two in a row if they have no legends of their own), legends where they cover nothing."""
+    panels = [ax for ax in fig.axes if ax.get_subplotspec()]
+    if fig.subfigs or len(panels) < len(fig.axes) or any(ax.images for ax in fig.axes): return
+    columns = 2 if len(panels) > 3 and not any(ax.get_legend() for ax in panels) else 1
+    grid, rows = panels[0].get_gridspec(), -(-len(panels) // columns)
+    parts = np.array(grid.get_height_ratios() or [1] * grid.nrows, float)
+    tall = [min(3.9, fig.get_figheight() * parts[ax.get_subplotspec().rowspan].sum() / parts.sum()) for ax in panels]
+    heights = [max(tall[k * columns:(k + 1) * columns]) / (1.3 if columns > 1 else 1) for k in range(rows)]
+    for ax, place in zip(panels, fig.add_gridspec(rows, columns, height_ratios=heights)):
+        ax.set_subplotspec(place)
+        for axis in (ax.xaxis, ax.yaxis):
+            if axis.get_scale() == "log": axis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.5)))  # else an axis of two decades has two numbers
+    fig.set_layout_engine("constrained", h_pad=0.06)
+    fig.set_size_inches(WIDTH, sum(heights))
+    for old in list(fig.legends):
+        old.remove()
+        for many in (3, 2, 1):
+            new = fig.legend(old.legend_handles, [t.get_text() for t in old.get_texts()], loc="outside lower center", ncols=many)
+            fig.canvas.draw()
+            if new.get_window_extent().width <= fig.bbox.width or many == 1: break
+            new.remove()
+    fig.canvas.draw()
+    outside = [_below(legend) for ax in panels if (legend := ax.get_legend()) and _covers(legend)]
+    fig.canvas.draw()
+    fig.set_size_inches(WIDTH, sum(heights) + sum(legend.get_window_extent().height for legend in (*outside, *fig.legends)) / fig.dpi)
+
+def as_png(
+    fig,  # matplotlib figure
+) -> bytes:
+    """A figure as it is kept: laid out by `stacked`, 150 dpi, 256 colors."""
+    stacked(fig)
+    drawn, file = io.BytesIO(), io.BytesIO()
+    fig.savefig(drawn, format="png", bbox_inches="tight", dpi=150)
+    Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
 def save_figure(
     fig,                   # matplotlib figure, or axes
     stem: str | Path,      # path without suffix, e.g. figures/stanh/rd_kodak
@@ -144,8 +202,7 @@ def save_figure(
     fig, stem = fig.get_figure(), place_of(stem, numbers.get("kind"))
     try: stem.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise StanhlicError(f"{stem.parent}: cannot be created ({e.strerror})") from e
-    picture = io.BytesIO(); fig.savefig(picture, format="png", bbox_inches="tight", dpi=150, metadata={"Software": None})
     written = [stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")]
-    atomic_write(written[0], picture.getvalue())
+    atomic_write(written[0], as_png(fig))
     write_numbers(written[1], numbers)
     return written

@@ -150,8 +150,9 @@ class ProgressiveDecoder(StreamDecoder):
         key = (level, self.elements if level else 0)
         if self._shown is None or self._shown[0] != key:
             with exact():
-                latent = self._reader.state().latent(self.codec.model) if level else self._state.base
-                if self.complete: self._reader = None  # nothing follows, and synthesis needs the room
+                state = self._reader.state() if level else self._state
+                if self.complete: self._reader = None  # nothing follows, and the networks need the room
+                latent, state = state.latent(self.codec.model) if level else state.base, None
                 self._shown = key, self.codec.synthesize(latent, level, self.header.height, self.header.width)
         return self._shown[1].copy()
 

@@ -68,13 +68,13 @@ class Refinement(nn.Module):
         size: torch.Tensor,     # of each channel [M, 1, 1]
     ) -> tuple:                 # μ and σ > 0
         """Corrected mean and scale."""
-        move, grow = by_rows(lambda *maps: self._change(*maps).float(), feature, mean / size, scale.log(), halo=2).chunk(2, 1)
-        return mean + scale * move, scale * torch.exp(grow.clamp(-3, 3))
+        return by_rows(lambda *maps: self._corrected(*maps, size), feature, mean, scale, halo=2).chunk(2, 1)
 
-    def _change(self, feature, mean, scale):
-        h = self.act(self.gather(torch.cat([feature, mean.to(feature.dtype), scale.to(feature.dtype)], 1)))
+    def _corrected(self, feature, mean, scale, size):
+        h = self.act(self.gather(torch.cat([feature, (mean / size).to(feature.dtype), scale.log().to(feature.dtype)], 1)))
         for mix in self.mix: h = h + self.act(mix(h))
-        return self.head(h)
+        move, grow = self.head(h).float().chunk(2, 1)
+        return torch.cat([mean + scale * move, scale * torch.exp(grow.clamp(-3, 3))], 1)
 
 # %% ../../nbs/progressive/02_lean.ipynb #d1b0ca76
 @dataclass(frozen=True)
@@ -98,10 +98,13 @@ class Known:
 
     def estimate(self, nets: "LeanNetworks") -> tuple:
         """μ and σ of every element, by all that has arrived."""
-        mean, scale = self.mean, lower_bound(self.scale, SCALE_MIN) * self.step
-        found = posterior(mean, scale, self.value, self.step)
-        mean, scale = (torch.where(self.sent, new, old) for new, old in zip(found, (mean, scale)))
+        mean, scale = by_rows(self._found, self.mean, self.scale, self.value, self.sent).chunk(2, 1)
         return nets.refinement(self.feature, mean, scale, nets.size)
+
+    def _found(self, mean, scale, value, sent):
+        scale = lower_bound(scale, SCALE_MIN) * self.step
+        found = posterior(mean, scale, value, self.step)
+        return torch.cat([torch.where(sent, new, old) for new, old in zip(found, (mean, scale))], 1)
 
     def latent(self, nets: "LeanNetworks") -> torch.Tensor:
         """The latent to show."""
@@ -180,7 +183,7 @@ def _base_pass(self: LeanNetworks, z_hat: torch.Tensor, code: Callable) -> tuple
 def _predict(self: LeanNetworks, z_hat: torch.Tensor, base: torch.Tensor, base_params: list) -> Known:
     """State when the base has arrived and nothing of the residual."""
     feature, (scale,) = self.net.h_s(z_hat), base_params
-    return begin(base, feature, *self.refinement(feature, base, posterior(base, scale, base, 1.0)[1], self.size), self.config.steps[0])
+    return begin(base, feature, *self.refinement(feature, base, by_rows(lambda b, s: posterior(b, s, b, 1.0)[1], base, scale), self.size), self.config.steps[0])
 
 LeanNetworks.base_pass, LeanNetworks.predict = _base_pass, _predict
 
