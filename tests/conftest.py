@@ -28,15 +28,15 @@ def pytest_addoption(parser): parser.addoption("--slow", action="store_true", he
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Long tests begin; a file's tests share a worker, and so its fixtures, where they name no group of their own."""
-    items.sort(key=lambda item: not item.get_closest_marker("long"))
+    """Long tests begin, then those with a browser, so that no worker ends with one alone; a file's tests share a worker, and so its fixtures, where they name no group of their own."""
+    items.sort(key=lambda item: (not item.get_closest_marker("long"), "browser" not in item.fixturenames))
     for item in items:
         if not item.get_closest_marker("xdist_group"): item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.get_closest_marker("slow") and not config.getoption("--slow"): item.add_marker(pytest.mark.skip(reason="takes minutes; give --slow"))
 
 
 def called(*words, cwd=None):
-    """The command line in this process; what it returns looks like a process of its own."""
+    """The command line in this process; what it returns looks like a process of its own, which would cost seconds."""
     from stanhlic.cli import main
     out, err, end = io.StringIO(), io.StringIO(), None
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -47,17 +47,10 @@ def called(*words, cwd=None):
     return subprocess.CompletedProcess(words, end.code or 0, out.getvalue(), err.getvalue())
 
 
-def started(*words, **kwargs):
-    """The command line in a process of its own."""
-    command = [sys.executable, "-c", "from stanhlic.cli import main; main()", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, **kwargs)
-
-
 @pytest.fixture(scope="session")
 def cli():
-    """`cli("info", path)` runs the command line and gives stdout, stderr, returncode; `fresh=True` or `env=` in a process of its own, which costs seconds."""
-    def run(*words, fresh=False, **kwargs): return (started if fresh or "env" in kwargs else called)(*words, **kwargs)
-    return run
+    """`cli("info", path)` runs the command line in this process and gives stdout, stderr, returncode."""
+    return called
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +92,12 @@ def slic(models, photo, tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def no_curve(monkeypatch):
+    """A run ends without its picture; test_training_scale.py looks at one."""
+    monkeypatch.setattr("stanhlic.training.draw_curve", lambda out: None)
+
+
 # %% a browser, for the pages that this project writes
 
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -112,12 +111,12 @@ class Browser:
     def __init__(self, port, profile):
         self.base = f"http://127.0.0.1:{port}/session"
         options = {"binary": BROWSER, "args": [*FLAGS, f"--user-data-dir={profile}"]}
-        self.base += "/" + self("", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})["sessionId"]
+        self.base += "/" + self("", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}, "timeouts": {"script": None, "pageLoad": 10 ** 7}}}})["sessionId"]
 
     def __call__(self, path, body=None, method=None):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as answer: return json.load(answer)["value"]
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer: return json.load(answer)["value"]
 
     def run(self, script): return self("/execute/sync", {"script": "return " + script, "args": []})
 

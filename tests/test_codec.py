@@ -214,7 +214,7 @@ def test_models_compress_batches(name, wanted, picture):
     with pytest.raises(StanhlicError, match="multiples of 64.*stanhlic.images.pad"): model.compress(x[..., :100])
 
 
-@pytest.mark.parametrize("name", ["stanh-zou22-compact", "rnn-compact", "progressive-compact"])
+@pytest.mark.parametrize("name", ["stanh-compact", "rnn-compact", "progressive-compact"])
 def test_models_from_state_dict(name, picture):
     codec = load_codec(name, "cpu")
     state = codec.model.state_dict()

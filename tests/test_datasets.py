@@ -1,6 +1,5 @@
 """Data sets: manifests, search order, checks, and downloads that resume, against a server on this machine."""
 import hashlib
-import os
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,12 +73,13 @@ def test_manifests_are_complete():
     with pytest.raises(StanhlicError, match="unknown data set"): load_manifest("../kodak")
 
 
-def test_the_training_set_says_how_it_was_built(cli, tmp_path):
+def test_the_training_set_says_how_it_was_built(cli, tmp_path, monkeypatch):
     """Collections with origin, license, counts and reduction, and what is not known; where it is missing, what else to do."""
     rows = families("train")
     assert [(r["family"], r["files"]) for r in rows] == [("bsds", 500), ("imn", 680), ("cid", 206)] and sum(r["bytes"] for r in rows) == sum(e["size"] for e in load_manifest("train")["files"])
     assert all(r[k] for r in rows for k in ("title", "license", "origin", "address", "made", "unknown")) and families("kodak") == []
-    done = cli("fetch", "train", cwd=tmp_path, env=os.environ | {"STANHLIC_DATA": str(tmp_path), "STANHLIC_CACHE": str(tmp_path)})
+    for name in ("STANHLIC_DATA", "STANHLIC_CACHE"): monkeypatch.setenv(name, str(tmp_path))
+    done = cli("fetch", "train", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "--data FOLDER" in done.stderr
     assert all(w in done.stdout for w in ("1,386 pictures", "680 files", "reduced to 60 %", "CC BY-SA", "unknown", "github.com/EliSchwartz/imagenet-sample-images"))
 

@@ -8,7 +8,7 @@ import torch
 from stanhlic.datasets import sample_photograph
 from stanhlic.zoo import load_codec
 
-MODELS = ["stanh-zou22-compact", "progressive-compact", "rnn-compact"]
+MODELS = ["stanh-compact", "progressive-compact", "rnn-compact"]
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
@@ -73,7 +73,7 @@ def test_precision_follows_the_processor(monkeypatch):
     from stanhlic.modelfile import resolve_precision
     for names, expected in (((), "fp32"), (("avx512_bf16",), "bf16"), (("amx_tile",), "bf16")):
         for name in ("avx512_bf16", "amx_tile"): monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda there=name in names: there, raising=False)
-        assert resolve_precision("auto", "cpu") == expected and load_codec("stanh-zou22-compact", "cpu", "auto").precision == expected
+        assert resolve_precision("auto", "cpu") == expected and load_codec("stanh-compact", "cpu", "auto").precision == expected
     assert (resolve_precision(), resolve_precision("bf16"), resolve_precision("fp32", torch.device("cpu"))) == ("fp32", "bf16", "fp32")
     with pytest.raises(StanhlicError, match="use fp32, bf16 or auto"): resolve_precision("int8")
 
@@ -91,7 +91,7 @@ def test_fast_on_the_command_line_is_auto(cli, photo, tmp_path, monkeypatch):
 def test_what_bf16_costs_is_measured_from_files(tmp_path, monkeypatch):
     from stanhlic.lab import precision
     monkeypatch.setattr(precision, "demo_images", lambda limit: ([("a", sample_photograph(64))], "one picture"))
-    monkeypatch.setattr(precision, "MODELS", {"stanh-zou22-compact": (50,)})
+    monkeypatch.setattr(precision, "MODELS", {"stanh-compact": (50,)})
     found = precision.main(tmp_path / "p.json")
     assert len(found["rows"]) == 4 and len(found["costs"]) == 3 and all(abs(c["dB"]) < 1 and abs(c["rate"]) < 5 for c in found["costs"])
     assert [c["rate"] for c in found["costs"] if c["wrote"] == "fp32"] == [0]

@@ -198,7 +198,7 @@ def test_other_weights_under_a_taken_name_are_listed_as_such(models, tmp_path, m
 
 # %% what loading imports
 
-@pytest.mark.parametrize("name", ["stanh-zou22-compact", "stanh-compact", "rnn-compact", "progressive-compact", "tiny"])
+@pytest.mark.parametrize("name", ["stanh-compact", "rnn-compact", "progressive-compact", "tiny"])
 def test_no_compiler_is_imported(models, name):
     """torch._dynamo and sympy double the time to the first picture; nothing here needs them."""
     probe = f"""

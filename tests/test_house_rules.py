@@ -2,6 +2,7 @@
 import ast
 import filecmp
 import json
+import os
 import re
 import shutil
 import statistics
@@ -197,6 +198,11 @@ def test_every_requirement_is_pinned():
     pins = {key(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     wanted = {key(line) for k in ini["DEFAULT"] if k.endswith("requirements") for line in ini["DEFAULT"][k].split("\n") if line}
     assert wanted - pins == set()
+
+
+def test_groups_share_a_worker(request):
+    """pytest 9.2 hides from pytest-xdist 3.8 where it writes the groups; then every worker makes every fixture."""
+    if os.environ.get("PYTEST_XDIST_WORKER"): assert request.node.nodeid.endswith("@test_house_rules"), "pip install -c constraints.txt pytest"
 
 
 # %% what imports what

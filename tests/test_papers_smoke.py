@@ -1,15 +1,14 @@
-"""The notebooks behind figures and training stages run at their smallest, and leave what they promise; some through papermill, as `reproduce` does.
+"""The notebooks behind figures and training stages run at their smallest, and leave what they promise.
 
-They write into a temporary folder only. The papers' notebooks use the shipped model, or a tiny random one where none is shipped."""
+test_reproduce.py and test_readme.py run some through papermill. They write into a temporary folder only. The papers' notebooks use the shipped model, or a tiny random one where none is shipped."""
 import functools
 import json
-import os
 from pathlib import Path
 
-import papermill
 import pytest
 
-from stanhlic.lab.reproduce import BESIDE, _execute, list_items
+from stanhlic import DEFAULT_MODEL
+from stanhlic.lab.reproduce import BESIDE, list_items
 from stanhlic.modelfile import inspect_weights, load_weights
 from stanhlic.zoo import list_models
 from warm import run_item
@@ -21,16 +20,9 @@ PNG = b"\x89PNG"
 
 
 @pytest.fixture
-def run(models, tmp_path, monkeypatch):
-    """`run(notebook, **parameters)` executes it in a temporary folder and gives the executed notebook."""
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # figures belong into the executed notebook
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p))
-    monkeypatch.chdir(tmp_path)
-
-    def execute(notebook, **parameters):
-        unknown = parameters.keys() - papermill.inspect_notebook(str(notebook)).keys()
-        assert not unknown, f"{notebook.name} knows no parameter {unknown}"
-        return _execute(notebook, tmp_path / "run.ipynb", parameters)
+def run(models, tmp_path):
+    """`run(notebook, **parameters)` executes it in a temporary folder."""
+    def execute(notebook, **parameters): run_item(notebook, tmp_path, **parameters)
     return execute
 
 
@@ -46,8 +38,7 @@ def numbers(folder, name):
 
 @pytest.mark.xdist_group("rd_kodak")
 def test_rd_kodak(run, tmp_path, tiny):
-    shipped = any(m["name"] == "stanh-zou22-compact" for m in list_models())
-    model = "stanh-zou22-compact" if shipped else tiny
+    model = DEFAULT_MODEL if any(m["name"] == DEFAULT_MODEL for m in list_models()) else tiny
     run(PAPERS / "rd_kodak.ipynb", model=model, n_images=1, qualities=[0, 25, 100], classical=["jpeg"], similarity=False, device="cpu", out="figures")
     found = numbers(tmp_path / "figures", "rd_kodak")
     assert [r["quality"] for r in found["table"]] == [0, 25, 100] and found["kind"] == "smoke" and found["claims"] == []
@@ -95,6 +86,7 @@ SMALL = {  # item -> (parameters beside `out`, kind of its numbers)
     "stanh/anchors": (dict(ours=str(FIGURES / "stanh" / "derivations.json")), "drawn"),
     "stanh/architecture": (dict(model="tiny"), "drawn"),
     "stanh/beta_schedules": (dict(model="tiny", schedules=["gap"], steps=1, device="cpu"), "smoke"),
+    "stanh/schedules_of_the_release": (dict(model="tiny", schedules=["gap, random", "triangle"], steps=1, device="cpu"), "smoke"),
     "stanh/coding_time": (dict(bench=str(FIGURES / "bench" / "bench.json")), "random"),
     "stanh/data_sets": (dict(ours=str(FIGURES / "stanh" / "rd_kodak.json")), "drawn"),
     "stanh/interpolation": (dict(model="tiny", between=1, targets=[0.5], device="cpu"), "smoke"),
@@ -117,7 +109,7 @@ def made(models, tmp_path_factory):
     @functools.cache
     def make(item):
         folder, (parameters, _) = tmp_path_factory.mktemp("item"), SMALL[item]
-        run_item(PAPERS.parent / f"{item}.ipynb", folder, folder / "log", **parameters, out="figures")
+        run_item(PAPERS.parent / f"{item}.ipynb", folder, **parameters, out="figures")
         return numbers(folder / "figures", item.split("/")[1])
     return make
 
@@ -147,7 +139,7 @@ TRAIN_THEIR_OWN = ("stanh/backbones", "rnn/hyperprior")
 
 @pytest.mark.parametrize("item", [pytest.param(i, marks=[group(i), *([pytest.mark.slow] if i in TRAIN_THEIR_OWN else [])]) for i in REST])
 def test_other_items_run_as_they_are(models, tmp_path, item):
-    run_item(PAPERS.parent / f"{item}.ipynb", tmp_path, tmp_path / "log", device="cpu", out="figures")
+    run_item(PAPERS.parent / f"{item}.ipynb", tmp_path, device="cpu", out="figures")
     left, = tmp_path.rglob(item.split("/")[1] + ".json")  # under runs/ where random numbers stand in for missing weights
     found = numbers(left.parent, left.stem)
     assert found["kind"] in ("smoke", "drawn") and found["claims"] == []
@@ -173,12 +165,14 @@ def test_published_numbers_speak_for_themselves(made):
 
 
 @pytest.mark.parametrize("stage", [pytest.param(s, marks=pytest.mark.xdist_group(f"stage {s}")) for s in ("base", "anchor", "derivation")])
-def test_training_stage(run, tmp_path, tiny, stage):
+def test_training_stage(run, tmp_path, tiny, monkeypatch, stage):
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # figures belong into the executed notebook
     given = {"init": tiny} if stage == "derivation" else {}
-    done = run(TRAIN / f"stanh_{stage}.ipynb", out="out", device="cpu", **given)
+    run(TRAIN / f"stanh_{stage}.ipynb", out="out", device="cpu", **given)
     header = inspect_weights(tmp_path / "out" / "model.safetensors")
     assert header["provenance"]["stages"][-1]["stage"] == stage
-    assert any("image/png" in o.get("data", {}) for c in done.cells if c.cell_type == "code" for o in c.outputs)
+    done = json.loads((tmp_path / "run.ipynb").read_text(encoding="utf-8"))
+    assert any("image/png" in o.get("data", {}) for c in done["cells"] if c["cell_type"] == "code" for o in c["outputs"])
 
 
 @pytest.mark.slow

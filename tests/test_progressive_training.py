@@ -11,8 +11,9 @@ from stanhlic.progressive import training
 from stanhlic.training import load_profile
 from stanhlic.modelfile import inspect_weights
 from stanhlic.zoo import load_codec
+from warm import run_item
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_curve")]
 torch.set_num_threads(1)
 SHORT = ("steps=4", "batch=2", "validate_every=2", "log_every=1", "warmup=1", "val_batch=2")
 
@@ -35,10 +36,8 @@ def test_auxiliary_optimizer_moves_the_quantiles(tmp_path):
     assert not np.allclose(training._tensors(path)["entropy_bottleneck.quantiles"], [-10.0, 0.0, 10.0], atol=1e-4)
 
 
-def test_notebook_runs_through_papermill(tmp_path):
-    import papermill
-    notebook = Path(__file__).resolve().parent.parent / "nbs/train/progressive.ipynb"
-    papermill.execute_notebook(str(notebook), str(tmp_path / "run.ipynb"), dict(out=str(tmp_path / "run"), settings=list(SHORT), device="cpu"), cwd=str(tmp_path), progress_bar=False, start_timeout=600, kernel_name="python3")
+def test_notebook(tmp_path):
+    run_item(Path(__file__).resolve().parent.parent / "nbs/train/progressive.ipynb", tmp_path, out="run", settings=list(SHORT), device="cpu")
     assert inspect_weights(tmp_path / "run" / "model.safetensors")["provenance"]["stages"][-1]["stage"] == "first"
 
 

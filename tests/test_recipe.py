@@ -51,7 +51,7 @@ def test_only_profile_paper_is_called_the_published_recipe():
 
 
 @pytest.mark.long
-def test_k_doubles_where_the_learning_rate_drops(tmp_path):
+def test_k_doubles_where_the_learning_rate_drops(tmp_path, no_curve):
     """No validation improves by so much, so the rate is halved at each; the schedule grows with it, cut or whole."""
     settings = ["steps=4", "validate_every=1", "log_every=1", "schedule=gap_stochastic", "factor=15", "growth=2", "plateau=0.5", "patience=0", "hold=1", "lr=1e-9", "lr_end=1"]
     stanh.run("anchor", out=tmp_path / "a", device="cpu", set=settings)
@@ -89,7 +89,7 @@ def test_every_flag_of_the_release_leads_to_a_setting_that_exists(cli, room, tit
     [("stanh", "base", ()), ("stanh", "anchor", ()), ("stanh", "derivation", ("steps=2", "lmbdas=[0.0065]"))],
     [("rnn", "train", ("steps=2",))],
     [("progressive", "first", ("steps=2", "validate_every=2")), ("progressive", "rem", ("steps=2", "validate_every=2"))]], ids=lambda s: f"{s[0][0]} {s[-1][1]}")
-def test_a_toy_version_trained_again_has_the_same_numbers(stages, tmp_path):
+def test_a_toy_version_trained_again_has_the_same_numbers(stages, tmp_path, no_curve):
     """One run a stage, from nothing; the file names all of them, with commit, seed, settings and data, and its tensors are the same to the last bit."""
     def train(place):
         init = None

@@ -16,8 +16,9 @@ from stanhlic.rnn.codec import RnnCodec
 from stanhlic.rnn.networks import RnnConfig
 from stanhlic.training import Plan
 from stanhlic.zoo import load_codec
+from warm import run_item
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_curve")]
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -118,10 +119,6 @@ def test_a_briefly_trained_model_refines():
     assert abs(8 * (sizes[3] - 25 - 11 * 4) - codec.estimate(a)) < 0.01 * codec.estimate(a) + 128 * 4
 
 
-def test_notebook_runs_through_papermill(photographs, tmp_path):
-    import papermill
-    inspected = papermill.inspect_notebook(str(ROOT / "nbs/train/rnn.ipynb"))
-    assert {"profile", "data", "out", "settings"} <= set(inspected)
-    papermill.execute_notebook(str(ROOT / "nbs/train/rnn.ipynb"), str(tmp_path / "run.ipynb"), dict(data=str(photographs), out=str(tmp_path / "run"), settings=["steps=2"], device="cpu"),
-                               cwd=str(ROOT), progress_bar=False, start_timeout=600, kernel_name="python3")
+def test_notebook(photographs, tmp_path):
+    run_item(ROOT / "nbs/train/rnn.ipynb", tmp_path, data=str(photographs), out="run", settings=["steps=2"], device="cpu")
     assert (tmp_path / "run" / "model.safetensors").exists()

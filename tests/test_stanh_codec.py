@@ -65,7 +65,7 @@ def test_real_bytes_are_the_estimate_and_the_frame(codec, photo):
 
 
 def test_trained_model_real_bytes_within_one_percent():
-    codec, image = load_codec("stanh-zou22-compact", device="cpu"), sample_photograph(256)
+    codec, image = load_codec("stanh-compact", device="cpu"), sample_photograph(256)
     for quality in (0, 25, 50, 75, 100):
         real, estimated = 8 * len(codec.encode(image, quality)), codec.estimate(image, quality)
         assert abs(real - estimated) < 0.01 * estimated + 8 * 45
@@ -184,7 +184,7 @@ def test_indexes_that_fall_the_other_way_are_found(monkeypatch):
 
 
 def test_another_kernel_reads_the_file():
-    shipped, picture = load_codec("stanh-zou22-compact", device="cpu"), sample_photograph(512)
+    shipped, picture = load_codec("stanh-compact", device="cpu"), sample_photograph(512)
     data = shipped.encode(picture, 50)
     with torch.backends.mkldnn.flags(enabled=False): other = shipped.decode(data)
     assert np.abs(other.astype(int) - shipped.decode(data)).max() <= 1

@@ -13,7 +13,7 @@ from stanhlic.stanh.training import add_derivation, join_anchors, make_schedules
 from stanhlic.modelfile import load_weights, restore, save_weights
 from stanhlic.zoo import load_codec
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_curve")]
 torch.set_num_threads(1)
 
 

@@ -28,7 +28,7 @@ from stanhlic.stanh import training as stanh
 from stanhlic.training import ImagePool, Plan, Trainer, descend, fit, load_checkpoint, read_log
 from stanhlic.modelfile import load_weights
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_curve")]
 torch.set_num_threads(1)
 ROOMS = {"stanh": stanh, "rnn": rnn, "progressive": progressive}
 STAGES = {"stanh base": [], "stanh anchor": ["schedule=gap_stochastic", "beta=10.0", "factor=15.0"], "rnn train": [], "progressive first": [], "progressive decoder": [], "progressive rem": []}
@@ -136,7 +136,8 @@ PLAN = Plan(steps=6, batch=2, crop=32, warmup=1, log_every=1, validate_every=2, 
 def go(out, loss=loss, plan=PLAN, **options): return fit(net(), loss, pool(), plan, out, lambda m: {"loss": loss(m, pool().batch(1))[0]}, **options)
 
 
-def test_a_folder_says_all(tmp_path):
+def test_a_folder_says_all(tmp_path, monkeypatch):
+    monkeypatch.undo()  # with its curve
     go(tmp_path, facts={"settings": {"color": "red"}, "device": "cpu"})
     assert {p.name for p in tmp_path.iterdir()} == {"plan.json", "log.jsonl", "curve.png", "best.pt", "last.pt", "step-00000004.pt", "step-00000006.pt"}
     record = json.loads((tmp_path / "plan.json").read_text())

@@ -2,7 +2,7 @@
 import io
 import json
 import sys
-from itertools import takewhile
+from bisect import bisect_right
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -28,9 +28,9 @@ def largest_within(
 ) -> bytes:             # the file
     """The best file of a classical codec that is no larger than `size`; raises `StanhlicError` if there is none."""
     qualities = range(int(classical.CODECS[name].low), int(classical.CODECS[name].high) + 1)
-    files = list(takewhile(lambda data: len(data) <= size, (classical.encode(name, image, q) for q in qualities)))
-    if not files: raise StanhlicError(f"{name} has no file of at most {size} bytes for this picture; ask for more")
-    return files[-1]
+    first_above = bisect_right(qualities, size, key=lambda q: len(classical.encode(name, image, q)))
+    if not first_above: raise StanhlicError(f"{name} has no file of at most {size} bytes for this picture; ask for more")
+    return classical.encode(name, image, qualities[first_above - 1])
 
 
 def coded(

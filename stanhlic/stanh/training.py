@@ -213,6 +213,7 @@ def train_stage(
     resume: bool = False,
     device: str = "cpu",
     facts: dict = None,
+    schedules: Schedules = None,  # of β; default: those that the settings name
 ) -> StanhModel:
     """Train one network or one rate point; the model keeps its best averaged weights. Raises `StanhlicError` as `add_derivation` and `fit` do."""
     plan, metric = make_plan(settings), settings.get("metric", "mse")
@@ -224,7 +225,7 @@ def train_stage(
         model.requires_grad_(True)
         model.points[0].lmbda, model.points[0].kind = lmbda, "anchor"
         if settings.get("freeze"): train_only(model, 0)
-    schedules = SideWeight(settings.get("side", 0.0), plan.steps) if stage == "base" else make_schedules(settings)
+    schedules = SideWeight(settings.get("side", 0.0), plan.steps) if stage == "base" else schedules or make_schedules(settings)
     loss = base_loss(lmbda, metric, schedules) if stage == "base" else stanh_loss(model, point, lmbda, schedules, metric)
     pool = ImagePool(train, plan.crop, plan.seed)
     if stage == "base" and settings.get("renew"): _renew(model, pool, settings["renew"])
