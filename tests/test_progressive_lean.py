@@ -1,4 +1,7 @@
 """Progressive files of lean parts, whose elements are sent in stages of finer steps: cut anywhere, on another machine, in strips, refined."""
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from stanhlic.errors import StanhlicError
 from stanhlic.priors import scale_indexes
 from stanhlic.progressive import stream as streams
 from stanhlic.progressive.codec import ProgressiveCodec
-from stanhlic.progressive.file import base_end, describe_params
+from stanhlic.progressive.file import RANKINGS, base_end, describe_params
 from stanhlic.progressive.lean import PROGRESSIVE_LEAN, PROGRESSIVE_LEAN_SMOKE
 from stanhlic.progressive.model import LeanModel, model_config, random_model
 
@@ -132,3 +135,14 @@ def test_effort_lowers_the_loss(codec, quality):
 def test_from_tensors_alone(codec):
     again = LeanModel.from_state_dict(codec.model.state_dict())
     assert again.config == PROGRESSIVE_LEAN_SMOKE and all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), codec.model.state_dict().values()))
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_every_order_sends_each_stage_whole_and_no_more(codec, ranking):
+    model = copy.copy(codec.model)
+    model.config = replace(model.config, ranking=ranking)
+    other = ProgressiveCodec(model, "tiny")
+    flat = np.full((128, 192, 3), 90, np.uint8)  # equal scales throughout each channel: any threshold is a tie
+    a = other.analyze(flat)
+    assert [len(s) for _, s in a.steps] == model.stage_counts(a.state.mean.numel())
+    assert np.array_equal(other.decode(a.file(a.elements)), other.picture(a, a.elements))

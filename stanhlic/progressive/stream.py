@@ -134,9 +134,10 @@ def begin_stage(
     scale, rows = agreed(state.scale, checksums)
     state = replace(state, scale=scale)
     order = coding_order(state.scale[0], ranking, slices, state.sent[0], rows=rows[0])
-    if number < len(counts) - 1:
+    if ranking == "slice" and "steps" not in vars(model.config) and number < len(counts) - 1:  # the published mask, whose count depends on ties
         wanted = quality_mask(state.scale, model.config.rems[number], ranking, slices, state.sent, rows)
         order = order[wanted.cpu().numpy().ravel()[order]]
+    elif number < len(counts) - 1: order = order[:counts[number]]
     return Stage(state, order.astype(np.int32), rows.ravel()[order], index_checksums(rows))
 
 def next_stage(
