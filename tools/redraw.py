@@ -16,9 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import nbformat  # noqa: E402
+from stanhlic.datasets import sample_photograph  # noqa: E402
 from stanhlic.errors import StanhlicError  # noqa: E402
 from stanhlic.images import atomic_write  # noqa: E402
-from stanhlic.lab.curves import Curve, classical_curves  # noqa: E402
+from stanhlic.lab.curves import Curve, classical_curves, published  # noqa: E402
+from stanhlic.lab.items import middle  # noqa: E402
 from stanhlic.lab.plots import as_png  # noqa: E402
 from stanhlic.lab.reproduce import find_item  # noqa: E402
 
@@ -151,6 +153,17 @@ def weights(k):
     return {"measured": [one(c) for c in k["curves"]], "gained": before, "rivals": classical_curves(k["made_by"]["parameters"]["classical"], k["images"])}
 
 
+def layers(k):
+    """The means are kept; the picture that is shown, on which no number rests, is coded again."""
+    first, *others = code("rnn/layers.ipynb")
+    shown, space = "the picture shown", {}
+    exec(first, space)
+    space |= {"item": SimpleNamespace(model=k["made_by"]["parameters"]["model"]), "device": "cpu", "every": {shown: middle(sample_photograph(), find_item("rnn/layers")["parameters"]["compact"]["piece"])}}
+    for cell in others:
+        if "decode_folder(" in cell or "def blocks(" in cell: exec(cell, space)
+    return {n: space[n] for n in ("every", "rows", "pictures", "maps", "codec")} | {"shown": shown, "means": k["table"], "sheet_layers": np.diff([0, *published("rnn-hyper").bpp])}
+
+
 def throughput(k): return {"rows": k["table"], "VARIANTS": dict.fromkeys(r["variant"] for r in k["table"])}
 
 
@@ -161,7 +174,7 @@ NAMES = {  # what the drawing cell of an item reads, from its kept numbers; besi
     "stanh/three_anchors": lambda k: {"curves": dict(zip(("six", "three", "one"), curves(k["figure"]).values()))},
     "stanh/derivations": lambda k: {"runs": {n: (c.bpp, c.psnr) for n, c in zip(("derivations", "references", "manual"), curves(k["figure"]).values())}, "rows": k["points"]},
     "stanh/forms": lambda k: {"trained": dict.fromkeys(r["form"] for r in k["forms"]), "rows": k["forms"], "z_rows": k["interpolation_of_z"], "between": [float(r["between"]) for r in k["interpolation_of_z"]]},
-    "stanh/interpolation": interpolation, "stanh/beta_schedules": beta_schedules, "ours/effort": lambda k: {"measured": k["measured"], "note": k["pieces"]}, "ours/throughput": throughput, "ours/weights": weights,
+    "stanh/interpolation": interpolation, "stanh/beta_schedules": beta_schedules, "ours/effort": lambda k: {"measured": k["measured"], "note": k["pieces"]}, "ours/throughput": throughput, "ours/weights": weights, "rnn/layers": layers,
     "ours/entropy_coders": lambda k: {"rows": k["rows"], "facts": k["machine"], "count": k["symbols"]},
 }
 
@@ -172,16 +185,26 @@ def drawn(item, numbers):
     space = {}
     exec(cells[0], space)  # its imports
     space |= numbers["made_by"]["parameters"] | {"kind": numbers["kind"], "size": numbers["kind"], "item": SimpleNamespace(kind=numbers["kind"]), "note": numbers.get("images", "")} | NAMES[item["id"]](numbers)
-    exec(next(c for c in cells if "style()" in c.splitlines()), space)
+    first = next(k for k, c in enumerate(cells) if "style()" in c.splitlines())
+    for k, cell in enumerate(cells[first:]):
+        if not k or "subplots(" in cell: exec(cell, space)
     return space["fig"] if "fig" in space else space["ax"].get_figure()
 
 
+def files(item): return sorted(ROOT / o for o in item["outputs"])  # .json, .png
+
+
+def kept():
+    """The items here whose numbers are kept."""
+    return [name for name in NAMES if files(find_item(name))[0].is_file()]
+
+
 def main():
-    wanted = sys.argv[1:] or list(NAMES)
-    if other := [n for n in wanted if n not in NAMES]: raise StanhlicError(f"{other[0]}: not drawn from its numbers; stanhlic reproduce {other[0]} --profile compact --force")
+    wanted = sys.argv[1:] or kept()
+    if other := [n for n in wanted if n not in kept()]: raise StanhlicError(f"{other[0]}: not drawn from its numbers; stanhlic reproduce {other[0]} --profile compact --force")
     for name in wanted:
         item = find_item(name)
-        picture, numbers = (ROOT / o for o in sorted(item["outputs"], reverse=True))
+        numbers, picture = files(item)
         atomic_write(picture, as_png(drawn(item, json.loads(numbers.read_text(encoding="utf-8")))))
         plt.close("all")
         print(picture.relative_to(ROOT))

@@ -187,7 +187,7 @@ def as_png(
     stacked(fig)
     drawn, file = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", bbox_inches="tight", dpi=150)
-    Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 def save_figure(
