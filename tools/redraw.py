@@ -69,24 +69,9 @@ def progressive(k):
     return {"mine": mine, "rivals": {"stanh" if c.label == reference(k["figure"]) else c.label: c for c in others}, "papers": []}
 
 
-def residual(k):
-    own = {n: (c.bpp, c.psnr) for n, c in curves(k["figure"]).items()}
-    return {"mean": own, "writers": own, "reference": reference(k["figure"])}
-
-
 def masking(k):
     orders = [n for n in k["bits_spent"] if n != "elements"]
     return {"points": {n: [list(zip(c.bpp, c.psnr))] for n, c in zip(orders, curves(k["figure"]).values())}, "shares": {n: [k["bits_spent"][n]] for n in orders}, "grid": np.array(k["bits_spent"]["elements"])}
-
-
-def rems(k):
-    sets = {tuple(float(v) for v in n.replace("%", "").split(",")) if n != "none" else (): n for n in k["curves"]}
-    at = lambda r: (r["gate"], r["quality"])
-    bits = {at(r): r["residual bpp, estimated"] for r in k["gates"]}
-    label = dict(zip((None, "honest", *_gates()), dict.fromkeys(r["gate"] for r in k["gates"])))
-    qualities = list(dict.fromkeys(r["quality"] for r in k["gates"]))
-    return {"sets": sets, "names": sets, "own": tuple(k["trained_checkpoints"]), "mean": {s: np.array([k["curves"][n]["bpp"], k["curves"][n]["psnr"]]) for s, n in sets.items()},
-            "label": label, "mean_gate": {g: np.array([[bits[n, q]] for q in qualities]) for g, n in label.items()}}
 
 
 def _gates():
@@ -169,10 +154,9 @@ def throughput(k): return {"rows": k["table"], "VARIANTS": dict.fromkeys(r["vari
 
 NAMES = {  # what the drawing cell of an item reads, from its kept numbers; beside kind, size, note and the parameters
     "stanh/rd_kodak": lambda k: of_curves(k, ours=0), "rnn/rd_kodak": lambda k: of_curves(k, ours=0) | {"sheet": curves(k["figure"])["RNN hyperprior, sheet"]}, "ours/all_systems": all_systems, "progressive/rd_kodak": progressive,
-    "ours/latent_width": latent_width, "stanh/ms_ssim": ms_ssim, "progressive/residual": residual, "progressive/masking": masking, "progressive/rems": rems, "progressive/complexity": complexity,
+    "ours/latent_width": latent_width, "stanh/ms_ssim": ms_ssim, "progressive/masking": masking, "progressive/complexity": complexity,
     "progressive/first_increment": first_increment, "rnn/bit_allocation": bit_allocation, "rnn/hyperprior": hyperprior, "stanh/backbones": backbones,
-    "stanh/three_anchors": lambda k: {"curves": dict(zip(("six", "three", "one"), curves(k["figure"]).values()))},
-    "stanh/derivations": lambda k: {"runs": {n: (c.bpp, c.psnr) for n, c in zip(("derivations", "references", "manual"), curves(k["figure"]).values())}, "rows": k["points"]},
+    "stanh/derivations": lambda k: {"curves": curves(k["figure"]), "labels": {"references": reference(k["figure"])}},
     "stanh/forms": lambda k: {"trained": dict.fromkeys(r["form"] for r in k["forms"]), "rows": k["forms"], "z_rows": k["interpolation_of_z"], "between": [float(r["between"]) for r in k["interpolation_of_z"]]},
     "stanh/interpolation": interpolation, "stanh/beta_schedules": beta_schedules, "ours/effort": lambda k: {"measured": k["measured"], "note": k["pieces"]}, "ours/throughput": throughput, "ours/weights": weights, "rnn/layers": layers,
     "ours/entropy_coders": lambda k: {"rows": k["rows"], "facts": k["machine"], "count": k["symbols"]},
