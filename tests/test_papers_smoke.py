@@ -58,7 +58,7 @@ def test_quantizer_curves(run, tmp_path, tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model, kinds", [("tiny", ["anchor"]), pytest.param("stanh-compact", ["joint"], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model, kinds", [("tiny", ["anchor"]), ("stanh-compact", ["joint"])])
 def test_derivations(run, tmp_path, tiny, model, kinds):
     run(PAPERS / "derivations.ipynb", model=tiny if model == "tiny" else model, lambdas=[0.0067, 0.013], cells=[1.0], device="cpu", out="figures")
     found = numbers(tmp_path / "figures", "derivations")

@@ -74,11 +74,6 @@ def masking(k):
     return {"points": {n: [list(zip(c.bpp, c.psnr))] for n, c in zip(orders, curves(k["figure"]).values())}, "shares": {n: [k["bits_spent"][n]] for n in orders}, "grid": np.array(k["bits_spent"]["elements"])}
 
 
-def _gates():
-    from stanhlic.progressive.published import GATES
-    return GATES
-
-
 def complexity(k): return {"release": k["release"], "totals": k["passes"], "clocks": k["seconds"], "codec": SimpleNamespace(name=list(k["passes"])[-1]), "torch": SimpleNamespace(get_num_threads=lambda: k["environment"]["threads"])}
 
 

@@ -230,8 +230,9 @@ def _in_the_way(entry, profile, folder, settings):
     if entry["notebook"] is None: return entry["needs"]
     if profile == "smoke" or profile not in entry["parameters"]: return None
     from ..zoo import list_models
-    given = (entry["parameters"][profile] or {}) | dict(s.partition("=")[::2] for s in settings)
-    name = given.get("model", defaults(entry, folder).get("model", (None, None))[1])
+    known = defaults(entry, folder)
+    given = {**(entry["parameters"][profile] or {}), **dict(read_setting(s, known) for s in settings)}
+    name = given.get("model", known.get("model", (None, None))[1])
     if name and name not in [m["name"] for m in list_models()] and not Path(name).is_file(): return f"the weights {name}, which are not in this installation"
 
 def _run_one(entry, profile, folder, runs, progress, force, settings, named):
