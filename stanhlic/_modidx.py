@@ -436,6 +436,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'stanhlic/progressive/cuts.py'),
                                            'stanhlic.progressive.cuts.draw_cuts': ( 'progressive/cuts.html#draw_cuts',
                                                                                     'stanhlic/progressive/cuts.py'),
+                                           'stanhlic.progressive.cuts.moved': ( 'progressive/cuts.html#moved',
+                                                                                'stanhlic/progressive/cuts.py'),
                                            'stanhlic.progressive.cuts.weights_at': ( 'progressive/cuts.html#weights_at',
                                                                                      'stanhlic/progressive/cuts.py'),
                                            'stanhlic.progressive.cuts.widest': ( 'progressive/cuts.html#widest',
