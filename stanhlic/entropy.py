@@ -37,6 +37,8 @@ def integer_tables(
     return 1 + np.diff(cut, axis=1, prepend=0)
 
 # %% ../nbs/ground/02_entropy.ipynb #09e98fb6
+_BLOCK = 2 ** 20  # symbols that are converted or coded at a time
+
 def state_crc(
     *arrays: np.ndarray,  # integer arrays of any shape, values within int32
 ) -> int:                 # CRC-32, unsigned
@@ -48,8 +50,8 @@ def state_crc(
         if array.dtype.kind not in "iub": raise StanhlicError(f"checksum of {array.dtype} values; give integers")
         if array.size and (array.min() < -2**31 or array.max() >= 2**31):
             raise StanhlicError("checksum of integers beyond 32 bits; split them first")
-        crc = zlib.crc32(array.size.to_bytes(8, "little"), crc)
-        crc = zlib.crc32(np.ascontiguousarray(array, dtype="<i4"), crc)
+        crc, flat = zlib.crc32(array.size.to_bytes(8, "little"), crc), array.ravel()
+        for at in range(0, flat.size, _BLOCK): crc = zlib.crc32(flat[at:at + _BLOCK].astype("<i4", copy=False), crc)
     return crc
 
 # %% ../nbs/ground/02_entropy.ipynb #af6cdbe9
@@ -150,11 +152,12 @@ class SymbolEncoder:
         in_order: bool = False,   # True: code in the order given, so that a byte prefix is a symbol prefix
     ) -> "SymbolEncoder":         # itself, to chain calls
         """Append symbols to the stream. Raises `StanhlicError` if a symbol or an index is outside the tables."""
-        symbols, indexes = check_symbols(symbols, tables), check_indexes(indexes, tables)
+        symbols, indexes = _check_range(symbols, tables.freq.shape[1], "symbols"), check_indexes(indexes, tables)
         if symbols.size != indexes.size: raise StanhlicError("symbols and indexes differ in number; give one index per symbol")
         order, runs = _schedule(indexes, in_order)
         if order is not None: symbols = symbols[order]
-        for start, stop, row in runs: self._coder.encode(symbols[start:stop], tables.model(row))
+        for start, stop, row in runs:
+            for at in range(start, stop, _BLOCK): self._coder.encode(symbols[at:min(at + _BLOCK, stop)].astype(np.int32), tables.model(row))
         return self
 
     def bytes(self) -> bytes:
@@ -187,7 +190,8 @@ class SymbolDecoder:
         order, runs = _schedule(indexes, in_order)
         coded = np.empty(indexes.size, np.int32)
         try:
-            for start, stop, row in runs: coded[start:stop] = self._coder.decode(tables.model(row), stop - start)
+            for start, stop, row in runs:
+                for at in range(start, stop, _BLOCK): coded[at:min(at + _BLOCK, stop)] = self._coder.decode(tables.model(row), min(_BLOCK, stop - at))
         except AssertionError:
             raise DamagedFile("coded symbols are damaged or belong to another model; fetch the file again") from None
         if order is None: return coded.reshape(shape)

@@ -109,7 +109,7 @@ def joined(
     return out
 
 # %% ../nbs/ground/12_strips.ipynb #2bf0b5fb
-POSITIONS = 2 ** 14  # of a strip: 128 by 128
+POSITIONS = 3 * 2 ** 12  # of a strip: 96 by 128
 
 def by_rows(
     f: Callable,          # maps → one map [N, D, h, w'], each row from at most `halo` rows around it
@@ -124,6 +124,7 @@ def by_rows(
     for a in range(0, height, rows):
         start, b = max(0, a - halo), min(a + rows, height)
         part = f(*(m[..., start:min(b + halo, height), :] for m in maps))
+        give_back()
         if out is None: out = torch.empty(*part.shape[:2], height, part.shape[3], dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
         out[..., a:b, :] = part[..., a - start:b - start, :]
     return out

@@ -270,7 +270,7 @@ def test_nothing_wrong_is_shown_without_a_word(codec, small, draw):
         d = codec.decoder(strict).feed(data)
         try: d._advance(); found[strict] = np.concatenate([truth[:0], *(d._reader.symbols if d._reader else [])]), d.note
         except StanhlicError as e: assert "\n" not in str(e); continue
-        assert np.array_equal(d._state.base, a.state.base)
+        assert np.array_equal(d._base, a.state.base)
         if strict or found[strict][1] is None or "cannot be tested" not in found[strict][1]: assert np.array_equal(found[strict][0], truth[:len(found[strict][0])])
         if not whole.startswith(data): assert found[strict][1] is not None or len(found[strict][0]) < len(truth)
     assert len(found) in (0, 2)

@@ -17,6 +17,7 @@ from stanhlic.progressive.codec import ProgressiveCodec
 from stanhlic.progressive.file import RANKINGS, base_end, describe_params
 from stanhlic.progressive.lean import PROGRESSIVE_LEAN, PROGRESSIVE_LEAN_SMOKE
 from stanhlic.progressive.model import LeanModel, model_config, random_model
+from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
 
 torch.set_num_threads(1)
 PHOTO = sample_photograph()[:190, :300]
@@ -48,7 +49,9 @@ def test_size():
 def test_elements_of_all_stages(codec, analyzed, data):
     n = 16 * 12 * 20
     assert analyzed.elements == n * 20 // 100 + n and [len(s) for _, s in analyzed.steps] == [n * 20 // 100, n]
-    assert (analyzed.target - analyzed.state_at(analyzed.elements).value).abs().max() <= 0.125 + 1e-4  # within half a step of the last stage
+    stage, symbols = analyzed.steps[-1]
+    value = (torch.from_numpy(symbols - streams.RANGE)) * stage.state.step + stage.state.mean.flatten()[torch.from_numpy(stage.order)]
+    assert (analyzed.target.flatten()[torch.from_numpy(stage.order)] - value).abs().max() <= 0.125 + 1e-4  # within half a step of the last stage
     assert abs(8 * len(data) / codec.estimate(analyzed) - 1) < 0.03
 
 
@@ -146,3 +149,22 @@ def test_every_order_sends_each_stage_whole_and_no_more(codec, ranking):
     a = other.analyze(flat)
     assert [len(s) for _, s in a.steps] == model.stage_counts(a.state.mean.numel())
     assert np.array_equal(other.decode(a.file(a.elements)), other.picture(a, a.elements))
+
+
+@pytest.mark.parametrize("config", [PROGRESSIVE_LEAN_SMOKE, replace(PROGRESSIVE_SMOKE, rems=(10.0, 40.0))])
+def test_states_that_are_not_kept(config, monkeypatch):
+    codec = ProgressiveCodec(random_model(config), "tiny")
+    kept = codec.analyze(PHOTO)
+    monkeypatch.setattr("stanhlic.progressive.codec.KEPT", 0)
+    a = codec.analyze(PHOTO)
+    assert [stage.state for stage, _ in a.steps] == [None] * len(kept.steps) and torch.equal(a.state.scale, kept.state.scale)
+    assert a.file(a.elements) == kept.file(a.elements)
+    for n in (0, 500, a.elements // 2, a.elements): assert np.array_equal(a.picture(n), kept.picture(n))
+
+
+def test_a_stream_read_to_its_end_lets_its_states_go(codec, analyzed, data):
+    d = codec.decoder().feed(data)
+    d._advance()
+    assert d._reader.spent and d._reader.start is None and [stage.state is None for stage in d._reader.stages] == [True, False]
+    picture = d.image()
+    assert d._reader is None and np.array_equal(d.image(), picture) and np.array_equal(picture, analyzed.picture(analyzed.elements))

@@ -14,7 +14,7 @@ from ..backbone import add_noise, round_ste
 from ..codec import Coded
 from ..priors import SCALE_MIN, gaussian_mass, lower_bound
 from .file import share_count, share_quality
-from .masking import between_weight, quality_mask
+from .masking import UNSENT, between_weight, quality_mask
 from ..lean import LeanConfig, principal_start
 from .lean import PROGRESSIVE_LEAN, PROGRESSIVE_LEAN_SMOKE, LeanNetworks, ProgressiveLeanConfig
 from .networks import (PROGRESSIVE, PROGRESSIVE_SINGLE, PROGRESSIVE_SMOKE, Networks, base_pass,
@@ -49,6 +49,10 @@ class Residual:
     def put(self, mask: torch.Tensor, value: torch.Tensor) -> "Residual":
         """State after the elements of a mask have arrived with their values."""
         return replace(self, value=torch.where(mask, value, self.value), sent=self.sent | mask)
+
+    def arrived(self, symbols: torch.Tensor, spend: bool = False) -> "Residual":
+        """The same from a map of symbols, int16, `UNSENT` where nothing has arrived."""
+        return self.put(symbols != UNSENT, symbols * self.step + self.mean)
 
     def part(self, rows: slice, columns: slice) -> "Residual":
         """The same for some rows and columns."""
@@ -140,7 +144,7 @@ def send(
 
 class ProgressiveModel(Progressive, Networks):
     """The codec as published, two latents and a residual."""
-    predict = predict
+    predict, takeover = predict, None  # where the top decoder takes over depends on the picture
 
     def weight(self, quality: float, lmbda: tuple) -> float:
         """Weight λ of the squared error at a quality, between those of base and top."""
