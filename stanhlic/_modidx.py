@@ -428,8 +428,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'stanhlic/progressive/cuts.py'),
                                            'stanhlic.progressive.cuts.AnyCut.__init__': ( 'progressive/cuts.html#anycut.__init__',
                                                                                           'stanhlic/progressive/cuts.py'),
-                                           'stanhlic.progressive.cuts.AnyCut._base': ( 'progressive/cuts.html#anycut._base',
-                                                                                       'stanhlic/progressive/cuts.py'),
                                            'stanhlic.progressive.cuts.AnyCut._cost': ( 'progressive/cuts.html#anycut._cost',
                                                                                        'stanhlic/progressive/cuts.py'),
                                            'stanhlic.progressive.cuts.AnyCut.aux_loss': ( 'progressive/cuts.html#anycut.aux_loss',

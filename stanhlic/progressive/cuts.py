@@ -51,8 +51,9 @@ class AnyCut(nn.Module):
         m = self.model
         y, _ = m.analyze(x)
         z_hat, p_z = m.code_z(m.side(y, y))
-        base, known, params, p = self._base(y, z_hat)
+        base, params, p = m.base_level(y, z_hat)
         cost, shown = _bits(p) + _bits(p_z), base
+        known = base.detach() + (base - base.detach()) * moved(lower_bound(params[0].detach(), SCALE_MIN))
         priced, state = (m.predict(z_hat, b, params) for b in (base.detach(), known))
         for number, count in enumerate(m.stage_counts(y[0].numel())):
             mask = widest(state.scale, (at - number).clamp(0, 1) * count)
@@ -61,18 +62,6 @@ class AnyCut(nn.Module):
             shown = torch.where((at > number)[:, None, None, None], mean, shown)
             if number + 1 < len(m.config.steps): priced, state = priced.refined(m, number), begin(known, state.feature, mean, scale, m.config.steps[number + 1])
         return {"x_hat": m.synthesize(shown, 1).float(), "bits": cost}
-
-    def _base(self, y, z_hat):
-        "ŷ^b; the same with the gradients of what rounding moves; the parameters of its slices, and their likelihoods"
-        parts, means, p = self.model.parts(y), [], []
-        def code(i, mean, scale):
-            v = parts[i] - mean
-            noisy = add_noise(v, self.training)
-            means.append(mean); p.append(gaussian_mass(noisy - 0.5, noisy + 0.5, lower_bound(scale, SCALE_MIN)))
-            return quantize(v) + mean
-        base, params = self.model.base_pass(z_hat, code)
-        still = (1 - moved(lower_bound(params[0].detach(), SCALE_MIN))) * (self.model.join(means) - y)
-        return base, base + still - still.detach(), params, self.model.join(p)
 
     def _cost(self, state, y, mask):
         "Bits of the elements of a stage"
