@@ -704,6 +704,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._check_pair': ( 'progressive/training.html#_check_pair',
                                                                                               'stanhlic/progressive/training.py'),
+                                               'stanhlic.progressive.training._described': ( 'progressive/training.html#_described',
+                                                                                             'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._file': ( 'progressive/training.html#_file',
                                                                                         'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._history': ( 'progressive/training.html#_history',

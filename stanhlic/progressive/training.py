@@ -274,6 +274,11 @@ def task_for(model: Progressive, stage: str, settings: dict, crops: torch.Tensor
     return AnyCut(model), cut_loss(model, settings["lmbda"]), cut_validation(crops, settings["lmbda"])
 
 # %% ../../nbs/progressive/07_training.ipynb #0b2d4654
+def _described(settings, stages) -> str:
+    "One line about a model: its ends, and the processor time of all stages"
+    spent, ends = sum(s.get("cpu_seconds") or s.get("seconds") or 0 for s in stages), "from lambda {:g} to {:g}, ".format(*settings["lmbda"]) if "lmbda" in settings else ""
+    return f"one file {ends}squared error; trained for {spent / 3600:.1f} hours on {stages[-1]['device']}"
+
 def run(
     stage: str,                  # first, decoder or rem
     profile: str = "smoke",      # smoke, compact or paper
@@ -300,6 +305,6 @@ def run(
     facts = {"system": "progressive", "stage": stage, "profile": profile, "data": source, "device": device, "settings": settings, "init": Path(init).name if init else None}
     fit(task, objective, ImagePool(train, plan.crop, plan.seed, plan.drawn), plan, out, validate, None, resume, device, facts, stop_at)
     stages = [*_history(init), provenance(plan, **facts, **{clock: elapsed(out, clock=clock) for clock in ("seconds", "cpu_seconds")}, commits=commits_of(out))]
-    header = {"system": "progressive", "name": settings.get("name", f"progressive-{profile}"), "config": model_config(model), "provenance": {"stages": stages}}
+    header = {"system": "progressive", "name": settings.get("name", f"progressive-{profile}"), "description": _described(settings, stages), "config": model_config(model), "provenance": {"stages": stages}}
     if is_main(): save_weights(Path(out) / "model.safetensors", store(model.state_dict()), header)
     return Path(out) / "model.safetensors"
