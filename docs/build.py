@@ -63,9 +63,9 @@ def grid(rows): return table(rows).data
 
 
 def verdict(word):
-    """A verdict with its sign and its tint."""
-    name = next((n for n in SIGNS if word.startswith(n)), "undecided")
-    return f"[{SIGNS[name]} {word}]{{.verdict .{name}}}" if word else ""
+    """A verdict with its sign and its tint; the reason stands plain behind it."""
+    name = next((n for n in SIGNS if re.match(rf"{n}\b", word)), "undecided")
+    return f"[{SIGNS[name]} {name}]{{.verdict .{name}}} {word.removeprefix(name).lstrip(': ')}".rstrip() if word else ""
 
 
 def claims(rows, kind_of_table=""):
@@ -204,7 +204,7 @@ def headlines():
     """The claims that each paper is known by: the rules of each, our numbers, what became of them, and the command that measures again."""
     text, commands = [], {i["id"]: f"`stanhlic reproduce {i['id']} --profile compact --force`" for i in list_items() if "compact" in i["parameters"]}
     for paper, group in groupby(headline_verdicts(ROOT), lambda c: c["paper"]):
-        lines = [as_text(r) | {"item": "" if k else f"**{c['letter']}**", "claim": " ".join(filter(None, ["" if k else f"**{escape(c['claim'])}.**", escape(r["says"]) + ".", commands.get(r["item"])]))} for c in group for k, r in enumerate(c["rules"])]
+        lines = [as_text(r) | {"item": "" if k else f"**{c['letter']}**", "claim": " ".join(filter(None, ["" if k else f"**{escape(c['claim'])}:**", escape(r["says"]) + ".", commands.get(r["item"])]))} for c in group for k, r in enumerate(c["rules"])]
         text += [f"### {PAPERS[paper]}, headline claims", claims(lines, " headline")]
     return text
 

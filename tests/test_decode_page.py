@@ -266,7 +266,7 @@ def test_what_a_page_does_not_hold_is_refused_before_it_is_made(lean):
                  ("check", header | {"height": 4097, "width": 4096}, models), ("check", header | {"height": 16385, "width": 1}, models), ("params", text(bytes([0, 128, 1, 0, 0, 128])), 2),
                  ("params", text(bytes([1, 1, 0, 0, 0, 0])), 2), ("params", text(bytes(5)), 2))
     assert found[0] == "lean" and found[5] == {"level": 0, "alpha": 128, "number": 128, "quality": 50, "check": 2 ** 31 + 1}
-    for got, why in zip([*found[1:5], *found[6:]], ("written by a rnn model", "needs the model 0000", "more than a page holds", "more than a page holds", "rate level 1", "5 bytes of parameters")): assert why in str(got)
+    for got, why in zip([*found[1:5], *found[6:]], ("written by a model of the rnn system", "needs the model 0000", "more than a page holds", "more than a page holds", "rate level 1", "5 bytes of parameters")): assert why in str(got)
 
 
 @needs_node
@@ -400,6 +400,17 @@ def test_a_file_of_the_command_line(page, small, photo, cli, tmp_path):
     assert page.browser.run(f"performance.getEntriesByType('resource').every(e => e.name.startsWith('http://127.0.0.1:{page.server.server_port}/'))")
 
 
+def test_the_model_is_there_before_a_file(browser, small):
+    """An open page loads its first model by itself, so that the first file does not wait for it."""
+    Quiet.asked.clear()
+    page = Page(browser, small[1])
+    while not any(path.endswith("/synthesis.onnx") for path in Quiet.asked): time.sleep(0.02)
+    fetched = sorted(path for path in Quiet.asked if path.endswith(".onnx"))
+    assert page.text("bytes") == "" and page.give(small[0].encode(fuzz.drawing(64, 64))) == "shown"
+    assert "Loading the model" not in page.text("notes") and sorted(path for path in Quiet.asked if path.endswith(".onnx")) == fetched
+    page.server.shutdown()
+
+
 @pytest.mark.parametrize("height, width", [(1, 1), (3, 200), (300, 65)])
 def test_pictures_of_odd_sizes(page, small, height, width):
     codec, picture = small[0], fuzz.drawing(height, width)
@@ -434,7 +445,7 @@ def test_damage_is_refused_in_one_line(page, small):
 
 
 def test_files_of_others_are_refused(page, small):
-    for kind, why in (("rnn", "written by a rnn model"), ("progressive", "written by a progressive model"), ("stanh", "needs the model")):
+    for kind, why in (("rnn", "written by a model of the rnn system"), ("progressive", "written by a model of the progressive system"), ("stanh", "needs the model")):
         assert page.give(fuzz.files(kind)[0][0]) == "refused" and why in page.text("error")
 
 

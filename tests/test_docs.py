@@ -68,7 +68,7 @@ def test_claims_have_one_form(build, pages):
     """The style sheet counts columns from the end; a verdict has its sign and its class."""
     heads = [line for text in pages.values() for block in re.findall(r"\{container\} claims[^\n]*\n+(.*)", text) for line in [block]]
     assert len(heads) > 20 and {re.sub(r"\s*\|\s*", "|", h.strip()) for h in heads if h.startswith("|")} <= {f"|{i}claim|theirs|ours|held if|held here|" for i in ("", "item|")}
-    assert [build.verdict(w) for w in ("yes", "no", "undecided: few", "")] == ["[✓ yes]{.verdict .yes}", "[✗ no]{.verdict .no}", "[? undecided: few]{.verdict .undecided}", ""]
+    assert [build.verdict(w) for w in ("yes", "no", "undecided: few", "needs data", "not measured", "")] == ["[✓ yes]{.verdict .yes}", "[✗ no]{.verdict .no}", "[? undecided]{.verdict .undecided} few", "[… needs]{.verdict .needs} data", "[? undecided]{.verdict .undecided} not measured", ""]
     assert re.search(r"Of \d+ claims: \[✓ yes\]\{\.verdict \.yes\} \d+", pages["registry.md"])
 
 
@@ -260,10 +260,11 @@ def test_pictures_are_lazy_and_lead_to_themselves_and_pages_describe_themselves(
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_scrolls_sideways_and_the_console_is_silent(browser, site, width):
     browser("/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}})
-    wide, said = {}, []
+    wide, inner, said = {}, {}, []
     some = ["index", "registry", "gallery", "weights", "papers/index", "papers/stanh/index", "stanh/00_quantizer", "papers/stanh/rd_kodak", "api/stanhlic.stanh.codec", "search"]
     for name in [*some, *NOTEBOOKS, *(f"api/{m}" for m in MODULES)] if width < 500 else some:
         browser("/url", {"url": (site / f"{name}.html").as_uri()})
         if (scroll := browser.run("document.documentElement.scrollWidth")) > width: wide[name] = scroll
         said += browser("/se/log", {"type": "browser"})
-    assert (wide, said) == ({}, [])
+        if name in ("index", "registry"): inner[name] = browser.run("[...document.querySelectorAll('.claims, .tally .table-wrapper, .claims .table-wrapper, .cell_output')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent.trim().slice(0, 40))")
+    assert (wide, inner, said) == ({}, {"index": [], "registry": []}, [])

@@ -218,7 +218,8 @@ def test_settings_are_read_by_their_type(registry, kept, setting, value):
 
 
 @pytest.mark.parametrize("setting, word", [("m=3", "unknown parameter m; choose from n, model"), ("n_images=abc", "n_images is 'abc'; it takes a whole number"), ("n_images=1.5", "a whole number"), ("n_images=true", "a whole number"),
-                                           ("n_images=0", "n_images is 0; it takes a whole number from 1 on"), ("n_images=-1", "n_images is -1"), ("qualities=[0", "values with commas"), ("n", "NAME=VALUE")])
+                                           ("n_images=0", "n_images is 0; it takes a whole number from 1 on"), ("n_images=-1", "n_images is -1"), ("qualities=[0", "values with commas"), ("qualities=0,abc", "qualities is '0,abc'; it takes values with commas between them, such as 0.0"),
+                                           ("n", "NAME=VALUE")])
 def test_settings_that_do_not_fit_are_refused_before_anything_runs(registry, kept, setting, word):
     kept()
     with pytest.raises(StanhlicError, match=word): reproduce("toy/kept", "smoke", registry, progress=False, settings=[setting])

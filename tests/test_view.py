@@ -350,6 +350,13 @@ def test_the_keyboard_reaches_everything(browser, page):
     assert {"stage", "split", "Original", "JPEG", "WebP", "errors", "out", "in", "fit", "one", "stop", "play"} <= set(reached)
 
 
+def contrast(browser, css, what):
+    """Between the color of an element and the sheet behind it, as WCAG counts it."""
+    light = lambda e, w: np.array([int(v) / 255 for v in browser.run(f"getComputedStyle(document.querySelector('{e}')).{w}.match(/[0-9]+/g).slice(0, 3)")])
+    a, b = sorted(0.05 + np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722] for c in (light(css, what), light(".rate", "backgroundColor")))
+    return b / a
+
+
 @pytest.mark.parametrize("width, height", [(390, 844), (1440, 900)])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_fits_the_screen(browser, page, width, height, theme):
@@ -364,6 +371,9 @@ def test_fits_the_screen(browser, page, width, height, theme):
                         ".map(e => { const r = document.createRange(); r.selectNodeContents(e); return [e.textContent, new Set([...r.getClientRects()].map(b => Math.round(b.bottom / 12))).size, e.scrollWidth - e.clientWidth]; })")
     assert len(lines) > 15 and [row for row in lines if row[1] > 2 or row[2] > 1 and "tiny" not in row[0]] == []  # one line each, numbers beside small print included
     assert min(box(browser, css)[3] for css in ("#stop", "#play", "#one", "#errors")) >= 39 and box(browser, "#stop")[2] > 0.8 * min(width, 400)
+    marks = browser.run("[...document.querySelectorAll('#chart .grid span')].map(e => e.getBoundingClientRect()).map(r => [r.left, r.right, r.top, r.bottom])")
+    assert len(marks) > 1 and min(m[0] for m in marks) >= box(browser, ".rate")[0] and max(m[1] for m in marks) <= box(browser, "#empty")[0] and min(b[2] - a[3] for a, b in zip(marks[1:], marks)) > 2  # beside the plot, apart
+    assert min(contrast(browser, e, "stroke") for e in ("#chart polyline.ours", "#chart polyline.chosen", "#chart .r1", "#chart .r2")) >= 3  # lines can be seen
     bottom = sum(box(browser, "#stage")[1::2])
     assert bottom < height
     picture = box(browser, "#right img")

@@ -53,6 +53,7 @@ worker.onmessage = ({data}) => {
   else if (data.pixels) show(data);
   else { at("bar").value = data.share; at("doing").textContent = data.doing; }
 };
+worker.postMessage({folder});
 worker.onerror = () => say("the decoder does not start in this browser; take a newer one, or stanhlic decompress");
 
 async function save() {

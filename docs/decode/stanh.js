@@ -113,7 +113,7 @@ export async function synthesize(y, header, model, run, tell = () => {}) {
 
 // A picture that this page can hold, of a model that it has
 export function check(header, models) {
-  if (header.kind !== "stanh") refuse(`the file was written by a ${header.kind} model, and this page decodes those of stanh models; decode it with stanhlic decompress`);
+  if (header.kind !== "stanh") refuse(`the file was written by a model of the ${header.kind} system, and this page decodes those of stanh models; decode it with stanhlic decompress`);
   const found = models.find(m => m.fingerprint === header.fingerprint);
   if (!found) refuse(`the file needs the model ${header.fingerprint}, and this page has ${models.map(m => `${m.name} ${m.fingerprint}`).join(", ")}; decode it with stanhlic decompress`);
   if (header.height * header.width > MAX_PIXELS || Math.max(header.height, header.width) > MAX_SIDE)

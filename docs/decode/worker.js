@@ -1,4 +1,5 @@
 // Decodes beside the page, so that it does not freeze. Gets {id, data, folder}; answers {id, share, doing} on the way, at the end {id, pixels, …} or {id, error}.
+// {folder} alone makes the first model ready, before a file is there.
 import {Refusal} from "./bytes.js";
 import {unpack} from "./container.js";
 import {listModels, loadModel} from "./onnx.js";
@@ -8,12 +9,17 @@ import {check, readLatents, readParams, synthesize} from "./stanh.js";
 const loaded = {}; // model by the name of its folder
 let models;
 
+async function list(folder) { return models ??= await listModels(folder); }
+
+async function ready(name, folder, tell) {
+  return loaded[name] ??= await loadModel(new URL(`${name}/`, folder), (k, n) => tell(k / n, `loading ${name}`));
+}
+
 async function decode(data, folder, tell) {
   const {header, chunks, extras} = unpack(data);
-  models ??= await listModels(folder);
-  const {name} = check(header, models);
+  const {name} = check(header, await list(folder));
   if (chunks.length !== 1) throw new Refusal(`${chunks.length} chunks where one belongs; the file is damaged`);
-  const begun = performance.now(), model = loaded[name] ??= await loadModel(new URL(`${name}/`, folder), (k, n) => tell(k / n, `loading ${name}`)), start = performance.now();
+  const begun = performance.now(), model = await ready(name, folder, tell), start = performance.now();
   const params = readParams(header.params, model.points.length), tables = await model.tables(params.number);
   const {y, repaired} = await readLatents({header, payload: chunks[0], params, model, tables, run: model.run, tell: (k, n) => tell(0.5 * k / n, "decoding")});
   const pixels = await synthesize(y, header, model, model.run, (k, n) => tell(0.5 + 0.5 * k / n, "decoding"));
@@ -32,5 +38,9 @@ async function answer({id, data, folder}) {
   }
 }
 
+async function prepare(folder) {
+  try { await ready((await list(folder))[0].name, folder, () => {}); } catch { /* fails again with a file, and is told then */ }
+}
+
 let last = Promise.resolve(); // one file after another
-onmessage = ({data}) => { last = last.then(() => answer(data)); };
+onmessage = ({data}) => { last = last.then(() => data.id ? answer(data) : prepare(new URL(data.folder))); };

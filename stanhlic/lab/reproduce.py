@@ -98,6 +98,11 @@ TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": li
 
 def _fits(value, kind): return isinstance(value, TYPES[kind]) and (kind == "bool" or not isinstance(value, bool))
 
+def _alike(values, default):
+    "Are the values of a list numbers, or texts, as all of its default are? An empty or mixed default takes anything"
+    kind = next((k for k in ("float", "str") if default and all(_fits(v, k) for v in default)), None)
+    return kind is None or all(_fits(v, kind) for v in values)
+
 def read_setting(
     setting: str,  # name=value
     known: dict,   # as `defaults` gives it
@@ -107,11 +112,13 @@ def read_setting(
     name, equals, text = setting.partition("=")
     if not equals: raise StanhlicError(f"--set takes NAME=VALUE, not '{setting}'")
     if name not in known: raise StanhlicError(f"unknown parameter {name}; choose from {', '.join(known)}")
-    kind = known[name][0]
+    kind, default = known[name]
     if kind == "str": return name, text
     try: value = yaml.safe_load(f"[{text}]" if kind == "list" and not text.startswith("[") else text)
     except yaml.YAMLError: value = text
-    if not _fits(value, kind): raise StanhlicError(f"{name} is '{text}'; it takes {dict(int='a whole number', float='a number', bool='true or false', list='values with commas between them')[kind]}")
+    if not _fits(value, kind) or kind == "list" and not _alike(value, default):
+        such = f"values with commas between them{', such as ' * bool(default)}{','.join(map(str, default))}" if kind == "list" else ""
+        raise StanhlicError(f"{name} is '{text}'; it takes {dict(int='a whole number', float='a number', bool='true or false', list=such)[kind]}")
     return name, value
 
 def check_parameters(
