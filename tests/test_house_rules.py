@@ -62,6 +62,12 @@ def test_at_most_150_kilobytes(name): assert (NBS / name).stat().st_size <= 150 
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_names_its_kernel_as_cleaning_does(name):
+    """Else the first save in JupyterLab leaves a change."""
+    assert json.loads((NBS / name).read_text(encoding="utf-8"))["metadata"] == {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_prose_beside_code(name): assert 2 * sum(kind == "markdown" for kind, *_ in cells(name)) >= len(code(name))
 
 
