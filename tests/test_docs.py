@@ -268,3 +268,14 @@ def test_no_page_scrolls_sideways_and_the_console_is_silent(browser, site, width
         said += browser("/se/log", {"type": "browser"})
         if name in ("index", "registry"): inner[name] = browser.run("[...document.querySelectorAll('.claims, .tally .table-wrapper, .claims .table-wrapper, .cell_output')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent.trim().slice(0, 40))")
     assert (wide, inner, said) == ({}, {"index": [], "registry": []}, [])
+
+
+@needs_sphinx
+@pytest.mark.slow
+def test_a_module_does_not_look_like_a_link_in_the_dark(browser, site):
+    theme = lambda *features: browser("/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": {"features": [{"name": "prefers-color-scheme", "value": v} for v in features]}})
+    theme("dark")
+    browser("/url", {"url": (site / "index.html").as_uri()})
+    found = browser.run("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('article .nn')).textDecorationLine]")
+    theme()
+    assert found[0] != "rgb(255, 255, 255)" and found[1] == "none"
