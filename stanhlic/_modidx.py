@@ -474,6 +474,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'stanhlic/progressive/lean.py'),
                                            'stanhlic.progressive.lean.LeanNetworks.analyze': ( 'progressive/lean.html#leannetworks.analyze',
                                                                                                'stanhlic/progressive/lean.py'),
+                                           'stanhlic.progressive.lean.LeanNetworks.base_weight': ( 'progressive/lean.html#leannetworks.base_weight',
+                                                                                                   'stanhlic/progressive/lean.py'),
                                            'stanhlic.progressive.lean.LeanNetworks.decoder': ( 'progressive/lean.html#leannetworks.decoder',
                                                                                                'stanhlic/progressive/lean.py'),
                                            'stanhlic.progressive.lean.LeanNetworks.join': ( 'progressive/lean.html#leannetworks.join',

@@ -139,7 +139,7 @@ def schedule(
 ) -> tuple:       # first step in levels; noise; first and last temperature
     """How long the steps of a descent are, how noisy, and how warm."""
     cold = min(0.3, max(0.15, 1.1 / math.sqrt(steps)))
-    return min(0.17, max(0.05, 0.55 / math.sqrt(steps))), min(1.0, max(0.0, (math.log2(steps) - 3) / 7)), 0.3 + 2 / 3 * cold, cold
+    return min(0.17, max(0.05, 0.55 / math.sqrt(steps))), min(4.0, max(0.0, math.log2(steps) - 3)) / 7, 0.3 + 2 / 3 * cold, cold
 
 # %% ../nbs/ground/11_refine.ipynb #8327d00d
 def relative(

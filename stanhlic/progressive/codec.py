@@ -324,8 +324,8 @@ def with_latents(self: ProgressiveAnalysis, latents: list) -> ProgressiveAnalysi
 def relaxation(self: ProgressiveCodec, a: ProgressiveAnalysis, n: int) -> Relaxation:
     """What is needed to refine the latents for a position; raises `StanhlicError` for a model that does not say its λ."""
     ends = lambdas_of(self.provenance)
-    lmbda = self.model.weight(share_quality(n, a.elements), ends)
-    stops = [(0, lmbda), (n, lmbda)][:1 + (n > 0)]
+    quality = share_quality(n, a.elements)
+    stops = [(0, self.model.base_weight(quality, ends)), (n, self.model.weight(quality, ends))][:1 + (n > 0)]
     latents = [a.z, a.y_base, a.target][:2 + (n > 0)]
     units = [1.0, 1.0, min(getattr(self.model.config, "steps", (1.0,)))]
     return Relaxation(latents, units[:len(latents)], stops, relax(self, masks_of(a, n)), a.with_latents, self.memory / PER_PIXEL * _PER_REFINED_PIXEL)

@@ -150,6 +150,8 @@ class ProgressiveModel(Progressive, Networks):
         """Weight λ of the squared error at a quality, between those of base and top."""
         return between_weight(quality, lmbda)
 
+    base_weight = weight
+
     def base_pass(self, z_hat: torch.Tensor, code) -> tuple:
         """ŷ^b and the parameters of its slices."""
         return base_pass(self, z_hat, code)
