@@ -98,7 +98,7 @@ def _walk_staged(nets, x, run, code):
         scales.append(scale)
         return code(i, mean, scale, _rounded(parts[i], mean))
     value = walk_lean(nets.net, z_hat, torch.tensor(1.0), run, base_part)
-    scale, feature, refine = posterior(value, nets.join(scales), value, 1.0)[1], nets.net.h_s(z_hat), Part(lambda f, m, s: nets.refinement(f, m, s, nets.size), nets.refinement)
+    scale, feature, refine = posterior(value, nets.join(scales), value, 1.0)[1], nets.net.h_s(z_hat), Part(lambda f, m, s: nets.refinement(f, m, s, nets.size).chunk(2, 1), nets.refinement)
     for number, step in enumerate(nets.config.steps):
         mean, scale = run("refinement", refine, dict(feature=feature, mean=value, scale=scale), ["mean_refined", "scale_refined"])
         value = code(len(parts) + number, mean, scale, _rounded(y, mean, step))

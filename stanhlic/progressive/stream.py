@@ -45,8 +45,9 @@ def agreed(
     rows = settle(here, scale, checksums)
     other = rows != here
     if not other.any(): return scale, rows
-    table, scale = scale_table().to(scale.device, scale.dtype), scale.clone()
-    scale[torch.from_numpy(other).to(scale.device)] = table[torch.from_numpy(rows[other]).long().to(scale.device)]
+    scale, border = scale.clone(), (scale_table() * (1 + 2 ** -10)).float()[np.minimum(rows, here)[other].astype(int)]
+    up = torch.from_numpy(rows[other] > here[other])
+    scale[torch.from_numpy(other).to(scale.device)] = torch.where(up, border.nextafter(torch.tensor(torch.inf)), border).to(scale.device)
     return scale, rows
 
 def _in_parts(f, *maps):
