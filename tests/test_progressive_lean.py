@@ -168,3 +168,16 @@ def test_a_stream_read_to_its_end_lets_its_states_go(codec, analyzed, data):
     assert d._reader.spent and d._reader.start is None and [stage.state is None for stage in d._reader.stages] == [True, False]
     picture = d.image()
     assert d._reader is None and np.array_equal(d.image(), picture) and np.array_equal(picture, analyzed.picture(analyzed.elements))
+
+
+def test_what_is_refused_once_is_refused_again(codec, data, monkeypatch):
+    d = codec.decoder().feed(data)
+    with monkeypatch.context() as m:
+        begin = streams.begin_stage
+        def second_fails(model, state, number, *rest):
+            if number: raise StanhlicError("it does not fit")
+            return begin(model, state, number, *rest)
+        m.setattr(streams, "begin_stage", second_fails)
+        for _ in range(2):
+            with pytest.raises(StanhlicError, match="does not fit"): d.image()
+    assert np.array_equal(d.image(), codec.decode(data))

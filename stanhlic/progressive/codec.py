@@ -158,7 +158,9 @@ class ProgressiveDecoder(StreamDecoder):
         "Elements of the stream; untested bytes that lead to impossible scales at a checkpoint are damaged"
         try: return self._reader.read(stream, whole)
         except StanhlicError:
-            if len(stream) == checked: raise
+            if len(stream) == checked:
+                self._takeover = self._reader = None  # a reader that has failed may have spent its states: begin again, to say the same again
+                raise
             self.damaged = True
             return self._reader.read(stream[:checked], False)
 
