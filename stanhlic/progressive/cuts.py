@@ -53,7 +53,7 @@ class AnyCut(nn.Module):
         z_hat, p_z = m.code_z(m.side(y, y))
         base, params, p = m.base_level(y, z_hat)
         cost, shown = _bits(p) + _bits(p_z), base
-        known = base.detach() + (base - base.detach()) * moved(lower_bound(params[0].detach(), SCALE_MIN))
+        known = base.detach() + (base - base.detach()) * (1 + moved(lower_bound(params[0].detach(), SCALE_MIN))) / 2
         priced, state = (m.predict(z_hat, b, params) for b in (base.detach(), known))
         for number, count in enumerate(m.stage_counts(y[0].numel())):
             mask = widest(state.scale, (at - number).clamp(0, 1) * count)
