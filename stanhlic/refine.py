@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HARD', 'LEAST', 'RIM', 'ROOM', 'check_effort', 'iterations', 'Choice', 'between', 'between_integers', 'cost_of',
            'gaussian_cost', 'factorized_cost', 'tabulated', 'code_gaussian', 'code_factorized', 'schedule', 'relative',
-           'anneal', 'tiles', 'part', 'Relaxation', 'loss_of', 'true_loss', 'gradients', 'refine']
+           'anneal', 'tiles', 'part', 'Relaxation', 'loss_of', 'squared_error', 'true_loss', 'gradients', 'refine']
 
 # %% ../nbs/ground/11_refine.ipynb #43f94439
 import contextlib, math
@@ -178,7 +178,7 @@ def anneal(
     return best
 
 # %% ../nbs/ground/11_refine.ipynb #0fff7830
-RIM, ROOM = 64, 2.0 ** 30  # pixels around a tile; bytes of memory that gradients may take
+RIM, ROOM = 64, 2.0 ** 31  # pixels around a tile; bytes of memory that gradients may take
 
 def tiles(
     height: int,    # of the padded picture, multiples of 64
@@ -228,14 +228,21 @@ def loss_of(
     return torch.stack(total)
 
 # %% ../nbs/ground/11_refine.ipynb #dafa5f66
+def squared_error(
+    codec,    # a `Codec`
+    a,        # an analyzed picture
+    n: int,   # position of the dial
+) -> float:   # in 8-bit steps, summed over pixels and averaged over colors
+    """Squared error of the picture at a position."""
+    return float(np.square(codec.picture(a, n).astype(np.float64) - a.image).sum()) / 3
+
 def true_loss(
     codec,       # a `Codec`
     a,           # an analyzed picture
     stops: list, # of a `Relaxation`
 ) -> torch.Tensor: # bits [stops]
     """J by files: bits of each stop plus λ times the squared error of its picture."""
-    error = lambda n: float(np.square(codec.picture(a, n).astype(np.float64) - a.image).sum()) / 3
-    return torch.tensor([8 * codec.size(a, n) + lmbda * error(n) for n, lmbda in stops], dtype=torch.float64)
+    return torch.tensor([8 * codec.size(a, n) + lmbda * squared_error(codec, a, n) for n, lmbda in stops], dtype=torch.float64)
 
 # %% ../nbs/ground/11_refine.ipynb #4d997d6f
 @contextlib.contextmanager

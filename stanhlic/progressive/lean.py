@@ -180,17 +180,6 @@ class LeanNetworks(nn.Module):
         """Elements that each stage sends of a latent of so many."""
         return stage_counts(vars(self.config), elements)
 
-    def weight(self, quality: float, lmbda: tuple) -> float:
-        """Weight λ of the squared error at a quality, between those of base and top."""
-        counts, t = self.stage_counts(10 ** 6), 0.0
-        left = quality / 100 * sum(counts)
-        for count in counts: t, left = t + (min(left, count) / count) ** 0.5 / len(counts), max(0.0, left - count)
-        return lmbda[0] ** (1 - t) * lmbda[1] ** t
-
-    def base_weight(self, quality: float, lmbda: tuple) -> float:
-        """Weight λ of the base while a file of a quality is refined: its own."""
-        return lmbda[0]
-
 # %% ../../nbs/progressive/02_lean.ipynb #c8514d9c
 def _base_pass(self: LeanNetworks, z_hat: torch.Tensor, code: Callable) -> tuple:
     """ŷ^b [N, M, h, w] and σ of each of its elements, in a list; `code(i, mean, scale)` supplies each part."""

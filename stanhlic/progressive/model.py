@@ -14,7 +14,7 @@ from ..backbone import add_noise, round_ste
 from ..codec import Coded
 from ..priors import SCALE_MIN, gaussian_mass, lower_bound
 from .file import share_count, share_quality
-from .masking import UNSENT, between_weight, quality_mask
+from .masking import UNSENT, quality_mask
 from ..lean import LeanConfig, principal_start
 from .lean import PROGRESSIVE_LEAN, PROGRESSIVE_LEAN_SMOKE, LeanNetworks, ProgressiveLeanConfig
 from .networks import (PROGRESSIVE, PROGRESSIVE_SINGLE, PROGRESSIVE_SMOKE, Networks, base_pass,
@@ -145,12 +145,6 @@ def send(
 class ProgressiveModel(Progressive, Networks):
     """The codec as published, two latents and a residual."""
     predict, takeover = predict, None  # where the top decoder takes over depends on the picture
-
-    def weight(self, quality: float, lmbda: tuple) -> float:
-        """Weight λ of the squared error at a quality, between those of base and top."""
-        return between_weight(quality, lmbda)
-
-    base_weight = weight
 
     def base_pass(self, z_hat: torch.Tensor, code) -> tuple:
         """ŷ^b and the parameters of its slices."""
