@@ -63,7 +63,7 @@ STAGES = ("first", "decoder", "rem")
 
 def _trained(model, stage, lrp):
     "Parts that a stage trains"
-    if isinstance(model, LeanModel): return {"first": [model], "decoder": [model.net.g_s, model.refinement], "rem": [model.refinement]}[stage]
+    if isinstance(model, LeanModel): return {"first": [*(p for name, p in model.net.named_children() if name != "g_a"), model.refinement], "decoder": [model.net.g_s, model.refinement], "rem": [model.refinement]}[stage]
     if stage == "rem" and not model.config.rems: raise StanhlicError("the model has no REM checkpoints; set rems=[7.5] or the like")
     top = model.g_s if model.config.decoders == 1 else model.g_s[1]
     return {"first": [model], "decoder": [top, *([model.lrp_transforms_prog] if lrp else [])], "rem": [getattr(model, "post_latent", None)]}[stage]
