@@ -1293,6 +1293,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'stanhlic.training._numbers': ('ground/training.html#_numbers', 'stanhlic/training.py'),
                                    'stanhlic.training._open_folder': ('ground/training.html#_open_folder', 'stanhlic/training.py'),
                                    'stanhlic.training._planes': ('ground/training.html#_planes', 'stanhlic/training.py'),
+                                   'stanhlic.training._recorded': ('ground/training.html#_recorded', 'stanhlic/training.py'),
                                    'stanhlic.training._same_kind': ('ground/training.html#_same_kind', 'stanhlic/training.py'),
                                    'stanhlic.training._save': ('ground/training.html#_save', 'stanhlic/training.py'),
                                    'stanhlic.training._size': ('ground/training.html#_size', 'stanhlic/training.py'),
@@ -1308,6 +1309,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'stanhlic.training.drawn_picture': ('ground/training.html#drawn_picture', 'stanhlic/training.py'),
                                    'stanhlic.training.elapsed': ('ground/training.html#elapsed', 'stanhlic/training.py'),
                                    'stanhlic.training.fit': ('ground/training.html#fit', 'stanhlic/training.py'),
+                                   'stanhlic.training.history_of': ('ground/training.html#history_of', 'stanhlic/training.py'),
                                    'stanhlic.training.is_main': ('ground/training.html#is_main', 'stanhlic/training.py'),
                                    'stanhlic.training.learning_rate': ('ground/training.html#learning_rate', 'stanhlic/training.py'),
                                    'stanhlic.training.load_arrays': ('ground/training.html#load_arrays', 'stanhlic/training.py'),
@@ -1322,6 +1324,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'stanhlic.training.save_checkpoint': ('ground/training.html#save_checkpoint', 'stanhlic/training.py'),
                                    'stanhlic.training.seed_of': ('ground/training.html#seed_of', 'stanhlic/training.py'),
                                    'stanhlic.training.split_files': ('ground/training.html#split_files', 'stanhlic/training.py'),
+                                   'stanhlic.training.trained_for': ('ground/training.html#trained_for', 'stanhlic/training.py'),
                                    'stanhlic.training.training_arrays': ('ground/training.html#training_arrays', 'stanhlic/training.py'),
                                    'stanhlic.training.validation_crops': ( 'ground/training.html#validation_crops',
                                                                            'stanhlic/training.py')}}}

@@ -6,7 +6,7 @@
 __all__ = ['seed_of', 'drawn_picture', 'ImagePool', 'split_files', 'load_arrays', 'training_arrays', 'central_crops', 'Plan',
            'validation_crops', 'precision_of', 'learning_rate', 'Plateau', 'distortion', 'average', 'provenance',
            'save_checkpoint', 'load_checkpoint', 'newest_checkpoint', 'Trainer', 'descend', 'read_log', 'commits_of',
-           'elapsed', 'draw_curve', 'fit', 'is_main', 'load_profile', 'make_plan']
+           'history_of', 'elapsed', 'trained_for', 'draw_curve', 'fit', 'is_main', 'load_profile', 'make_plan']
 
 # %% ../nbs/ground/10_training.ipynb #f3a51b8d
 import contextlib, io, itertools, json, math, os, platform, signal, subprocess, sys, threading, time
@@ -493,9 +493,19 @@ def commits_of(
     out: Path,    # folder of a run
 ) -> list[str]:   # in order; more than one if the run was resumed with other code
     """Commits of the sources that a run was trained with, as its plan records them."""
-    path = Path(out) / "plan.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
+    record = _recorded(out)
     return record.get("commits") or [c for c in [record.get("commit")] if c]
+
+def history_of(
+    out: Path,     # folder of a run
+) -> list[dict]:   # provenance of each
+    """Stages that the weights a run began with had gone through, as they were when it began."""
+    return _recorded(out).get("before", [])
+
+def _recorded(out):
+    "The plan of a run with its facts, empty if there is none"
+    path = Path(out) / "plan.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 def _open_folder(t: Trainer, out: Path, resumed: bool, facts: dict):
     """Put the folder of a run in the state its first step expects."""
@@ -503,7 +513,8 @@ def _open_folder(t: Trainer, out: Path, resumed: bool, facts: dict):
     if not resumed:
         for old in (out / "last.pt", out / "best.pt", *out.glob("step-*.pt")): old.unlink(missing_ok=True)
     if not resumed or t.step < t.plan.steps:
-        record = provenance(t.plan, **facts)
+        began = {k: v for k, v in _recorded(out).items() if k == "before"} if resumed else {}  # the weights of that name may be others by now
+        record = provenance(t.plan, **facts | began)
         atomic_write(out / "plan.json", json.dumps(record | {"commits": list(dict.fromkeys([*(commits_of(out) if resumed else []), record["commit"]]))}, indent=1).encode())
     atomic_write(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
@@ -523,6 +534,13 @@ def elapsed(
 ) -> float:                    # seconds of training in all
     """Time that runs spent on training, from the last lines of their logs."""
     return round(sum(lines[-1].get(clock, 0.0) for lines in (read_log(Path(f) / "log.jsonl") for f in folders) if lines), 1)
+
+def trained_for(
+    stages: list,  # provenance of each, at least one
+) -> str:
+    """Time that all stages of a model took together, of the processor where it was counted, in words."""
+    spent = sum(s.get("cpu_seconds") or s.get("seconds") or 0 for s in stages)
+    return f"trained for {spent / 3600:.1f} hours on {stages[-1]['device']}"
 
 # %% ../nbs/ground/10_training.ipynb #1f6d9cc3
 def draw_curve(

@@ -19,7 +19,7 @@ from .lean import in_steps
 from .model import SIZES, LeanModel, Progressive, ProgressiveModel, model_config, new_model
 from .networks import ProgressiveConfig
 from .published import level_of
-from ..training import ImagePool, commits_of, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays, validation_crops
+from ..training import ImagePool, commits_of, elapsed, fit, history_of, is_main, load_checkpoint, load_profile, make_plan, provenance, trained_for, training_arrays, validation_crops
 
 # %% ../../nbs/progressive/07_training.ipynb #a963aa99
 def _rates(out, x):
@@ -276,8 +276,8 @@ def task_for(model: Progressive, stage: str, settings: dict, crops: torch.Tensor
 # %% ../../nbs/progressive/07_training.ipynb #0b2d4654
 def _described(settings, stages) -> str:
     "One line about a model: its ends, and the processor time of all stages"
-    spent, ends = sum(s.get("cpu_seconds") or s.get("seconds") or 0 for s in stages), "from lambda {:g} to {:g}, ".format(*settings["lmbda"]) if "lmbda" in settings else ""
-    return f"one file {ends}squared error; trained for {spent / 3600:.1f} hours on {stages[-1]['device']}"
+    ends = "from lambda {:g} to {:g}, ".format(*settings["lmbda"]) if "lmbda" in settings else ""
+    return f"one file {ends}squared error; {trained_for(stages)}"
 
 def run(
     stage: str,                  # first, decoder or rem
@@ -303,8 +303,8 @@ def run(
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     task, objective, validate = task_for(model, stage, settings, validation_crops(valid, plan, settings.get("val_batch", 16)))
     facts = {"system": "progressive", "stage": stage, "profile": profile, "data": source, "device": device, "settings": settings, "init": Path(init).name if init else None}
-    fit(task, objective, ImagePool(train, plan.crop, plan.seed, plan.drawn), plan, out, validate, None, resume, device, facts, stop_at)
-    stages = [*_history(init), provenance(plan, **facts, **{clock: elapsed(out, clock=clock) for clock in ("seconds", "cpu_seconds")}, commits=commits_of(out))]
+    fit(task, objective, ImagePool(train, plan.crop, plan.seed, plan.drawn), plan, out, validate, None, resume, device, facts | {"before": _history(init)}, stop_at)
+    stages = [*history_of(out), provenance(plan, **facts, **{clock: elapsed(out, clock=clock) for clock in ("seconds", "cpu_seconds")}, commits=commits_of(out))]
     header = {"system": "progressive", "name": settings.get("name", f"progressive-{profile}"), "description": _described(settings, stages), "config": model_config(model), "provenance": {"stages": stages}}
     if is_main(): save_weights(Path(out) / "model.safetensors", store(model.state_dict()), header)
     return Path(out) / "model.safetensors"

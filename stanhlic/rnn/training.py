@@ -18,7 +18,7 @@ from ..errors import StanhlicError
 from .model import RnnHyper, build_model
 from .networks import RnnConfig
 from .start import principal_start
-from ..training import ImagePool, distortion, elapsed, fit, is_main, load_profile, make_plan, provenance, training_arrays, validation_crops
+from ..training import ImagePool, distortion, elapsed, fit, history_of, is_main, load_profile, make_plan, provenance, training_arrays, validation_crops
 from ..modelfile import check_name, load_weights, model_path, resolve_device, save_weights
 
 # %% ../../nbs/rnn/05_training.ipynb #f995efe2
@@ -159,8 +159,8 @@ def run(
     facts = {"system": "rnn", "stage": stage, "profile": profile, "data": source, "device": device, "preset": preset._asdict(), "settings": settings, "init": Path(init).name if init else None}
     crops = validation_crops(valid, plan, settings["validation"])
     fit(model, train_loss(preset, schedule, settings["rate_mode"]), pool, plan, out,
-        hard_validation(crops, preset, settings["rate_mode"]), schedule, resume, device, facts)
+        hard_validation(crops, preset, settings["rate_mode"]), schedule, resume, device, facts | {"before": history})
     config = asdict(model.config) | {"metric": preset.metric, "lambdas": list(preset.lambdas)}
-    header = {"system": "rnn", "name": settings["name"], "config": config, "provenance": {"stages": [*history, provenance(plan, **facts, seconds=elapsed(out))]}}
+    header = {"system": "rnn", "name": settings["name"], "config": config, "provenance": {"stages": [*history_of(out), provenance(plan, **facts, seconds=elapsed(out))]}}
     if is_main(): save_weights(out / "model.safetensors", model.state_dict(), header)
     return out / "model.safetensors"

@@ -14,7 +14,7 @@ import torch
 from ..backbone import ZOU22, ZOU22_COMPACT, Zou22, awake, initialize, rate, renew_entropy
 from ..lean import LEAN, LEAN_SMOKE, Lean, principal_start
 from ..errors import StanhlicError
-from ..training import ImagePool, commits_of, distortion, elapsed, fit, is_main, load_checkpoint, load_profile, make_plan, provenance, training_arrays, validation_crops
+from ..training import ImagePool, commits_of, distortion, elapsed, fit, history_of, is_main, load_checkpoint, load_profile, make_plan, provenance, trained_for, training_arrays, validation_crops
 from .joint import LAMBDAS, Joint, joint_loss, joint_model, joint_of, joint_validation
 from .annealing import gap, make_schedule
 from .model import RatePoint, StanhModel, build_model, model_config, rounding_point
@@ -285,7 +285,7 @@ def train_joint(
     pool, crops = ImagePool(train, plan.crop, plan.seed, plan.drawn), validation_crops(valid, plan, settings.get("validation", 32))
     loss = joint_loss(joint, settings.get("metric", "mse"))
     fit(joint, loss, pool, plan, out, joint_validation(crops), None, resume, device, {**(facts or {}), "before": before}, start=trunk)
-    return joint_model(joint), plan, before
+    return joint_model(joint), plan, history_of(out)
 
 # %% ../../nbs/stanh/06_training.ipynb #73380269
 _OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "growth": 2.0, "slope": 0.01,
@@ -316,17 +316,17 @@ def run(
     _forms(model, settings)
     folders = {out / f"{stage}-{lmbda:g}": lmbda for lmbda in (settings["lmbdas"] if stage == "derivation" else [settings["lmbda"]])}
     for folder, lmbda in folders.items():
-        train_stage(model, stage, settings, train, valid, folder, lmbda, resume, device, facts | {"lambda": lmbda})
-    return _write(model, header["provenance"].get("stages", []), out, settings, provenance(plan, **facts, **_clocks(folders)))
+        train_stage(model, stage, settings, train, valid, folder, lmbda, resume, device, facts | {"lambda": lmbda, "before": header["provenance"].get("stages", [])})
+    return _write(model, history_of(next(iter(folders))), out, settings, provenance(plan, **facts, **_clocks(folders)))
 
 def _clocks(folders): return {clock: elapsed(*folders, clock=clock) for clock in ("seconds", "cpu_seconds")}
 
 def _described(model, stages, settings) -> str:
     "One line about a model: its rates, and the processor time of all stages"
-    rates, spent = [p.lmbda for p in model.points], sum(s.get("cpu_seconds") or s.get("seconds") or 0 for s in stages)
+    rates = [p.lmbda for p in model.points]
     what = f"{len(rates)} rates from lambda {min(rates):g} to {max(rates):g}" if len(rates) > 1 else f"one rate, lambda {rates[0]:g}"
     error = "MS-SSIM" if settings.get("metric") == "ms-ssim" else "squared error"
-    return f"{what}, {error}; trained for {spent / 3600:.1f} hours on {stages[-1]['device']}"
+    return f"{what}, {error}; {trained_for(stages)}"
 
 def _write(model, before, out, settings, stage) -> Path:
     "The weight file of a stage, with the stages before it in its header"
