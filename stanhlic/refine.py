@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HARD', 'LEAST', 'RIM', 'ROOM', 'check_effort', 'iterations', 'Choice', 'between', 'between_integers', 'cost_of',
            'gaussian_cost', 'factorized_cost', 'tabulated', 'code_gaussian', 'code_factorized', 'schedule', 'relative',
-           'anneal', 'tiles', 'part', 'Relaxation', 'loss_of', 'squared_error', 'true_loss', 'gradients', 'refine']
+           'anneal', 'tiles', 'part', 'Relaxation', 'loss_of', 'measured', 'true_loss', 'gradients', 'refine']
 
 # %% ../nbs/ground/11_refine.ipynb #43f94439
 import contextlib, math
@@ -228,13 +228,13 @@ def loss_of(
     return torch.stack(total)
 
 # %% ../nbs/ground/11_refine.ipynb #dafa5f66
-def squared_error(
-    codec,    # a `Codec`
-    a,        # an analyzed picture
-    n: int,   # position of the dial
-) -> float:   # in 8-bit steps, summed over pixels and averaged over colors
-    """Squared error of the picture at a position."""
-    return float(np.square(codec.picture(a, n).astype(np.float64) - a.image).sum()) / 3
+def measured(
+    codec,             # a `Codec`
+    a,                 # an analyzed picture
+    positions: list,   # of the dial
+) -> np.ndarray:       # float64 [positions, 2]
+    """Bits of the file and squared error of the picture at each position, the latter in 8-bit steps, summed over pixels and averaged over colors."""
+    return np.array([(8 * codec.size(a, n), np.square(codec.picture(a, n).astype(np.float64) - a.image).sum() / 3) for n in positions])
 
 def true_loss(
     codec,       # a `Codec`
@@ -242,7 +242,9 @@ def true_loss(
     stops: list, # of a `Relaxation`
 ) -> torch.Tensor: # bits [stops]
     """J by files: bits of each stop plus λ times the squared error of its picture."""
-    return torch.tensor([8 * codec.size(a, n) + lmbda * squared_error(codec, a, n) for n, lmbda in stops], dtype=torch.float64)
+    positions, lambdas = zip(*stops)
+    bits, errors = measured(codec, a, positions).T
+    return torch.from_numpy(bits + np.array(lambdas) * errors)
 
 # %% ../nbs/ground/11_refine.ipynb #4d997d6f
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from ..container import Header, guard, unpack_prefix
 from ..errors import CutFile, DamagedFile, StanhlicError
 from ..metrics import psnr
 from ..priors import bits
-from ..refine import Relaxation, code_factorized, code_gaussian, squared_error
+from ..refine import Relaxation, code_factorized, code_gaussian, measured
 from ..sync import exact
 from .file import Layout, arrived, crossover_count, cuts, describe_params, no_base, remark, seed_of, share_count, share_quality, truncate
 from .importers import detect
@@ -271,11 +271,10 @@ def stops_of(
 ) -> list:                # (elements, λ for the squared error in 8-bit steps), rising
     """Places that a file is refined for, with the λ of the picture's own curve there."""
     places = sorted({n * s // SHARES[-1] for s in SHARES})
-    measured = places if n else [0, -(-a.elements // SHARES[-1])]
-    rates = 8.0 * np.array([codec.size(a, m) for m in measured])
-    errors = np.array([squared_error(codec, a, m) for m in measured]).clip(a.image.size / 36)
+    rates, errors = measured(codec, a, places if n else [0, -(-a.elements // SHARES[-1])]).T
+    errors = errors.clip(a.image.size / 36)
     fall = lambda low, high: (rates[high] - rates[low]) / max(0.02, np.log(errors[low] / errors[high]))
-    falls, whole = [fall(i, i + 1) for i in range(len(measured) - 1)], fall(0, -1)
+    falls, whole = [fall(i, i + 1) for i in range(len(rates) - 1)], fall(0, -1)
     falls = np.array([falls[0], *falls, falls[-1]]).clip(whole / 3, 3 * whole)
     return [(m, float(l)) for m, l in zip(places, np.sqrt(falls[:-1] * falls[1:]) / errors)]
 

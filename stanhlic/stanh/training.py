@@ -278,14 +278,14 @@ def train_joint(
     resume: bool = False,
     device: str = "cpu",
     facts: dict = None,
-) -> tuple:             # StanhModel with a uniform point for each rate, the plan that was run, the stages before it
+) -> tuple:             # StanhModel with a uniform point for each rate, the plan that was run
     """Train a network for all its rates; raises `StanhlicError` for a size or a run that is not there, and as `fit` does."""
     joint, trunk, before = _joint_start(stage, settings, init, train)
     plan = make_plan(settings | ({"steps": _share(settings, trunk, out, resume)} if trunk else {}))
     pool, crops = ImagePool(train, plan.crop, plan.seed, plan.drawn), validation_crops(valid, plan, settings.get("validation", 32))
     loss = joint_loss(joint, settings.get("metric", "mse"))
     fit(joint, loss, pool, plan, out, joint_validation(crops), None, resume, device, {**(facts or {}), "before": before}, start=trunk)
-    return joint_model(joint), plan, history_of(out)
+    return joint_model(joint), plan
 
 # %% ../../nbs/stanh/06_training.ipynb #73380269
 _OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "growth": 2.0, "slope": 0.01,
@@ -310,8 +310,8 @@ def run(
     facts = {"system": "stanh", "stage": stage, "profile": profile, "data": source, "device": device, "settings": settings, "init": Path(init).name if init else None}
     if stage in ("joint", "release"):
         folder = out / f"{stage}-all"
-        model, plan, before = train_joint(stage, settings, train, valid, folder, init, resume, device, facts)
-        return _write(model, before, out, settings, provenance(plan, **facts, **_clocks([folder]), commits=commits_of(folder)))
+        model, plan = train_joint(stage, settings, train, valid, folder, init, resume, device, facts)
+        return _write(model, history_of(folder), out, settings, provenance(plan, **facts, **_clocks([folder]), commits=commits_of(folder)))
     model, header = _initial(stage, settings, init, train)
     _forms(model, settings)
     folders = {out / f"{stage}-{lmbda:g}": lmbda for lmbda in (settings["lmbdas"] if stage == "derivation" else [settings["lmbda"]])}
