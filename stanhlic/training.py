@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['seed_of', 'drawn_picture', 'ImagePool', 'split_files', 'load_arrays', 'training_arrays', 'central_crops', 'Plan',
-           'validation_crops', 'precision_of', 'learning_rate', 'Plateau', 'distortion', 'average', 'provenance',
-           'save_checkpoint', 'load_checkpoint', 'newest_checkpoint', 'Trainer', 'descend', 'read_log', 'commits_of',
-           'history_of', 'elapsed', 'trained_for', 'draw_curve', 'fit', 'is_main', 'load_profile', 'make_plan']
+           'validation_crops', 'precision_of', 'learning_rate', 'Plateau', 'distortions', 'distortion', 'average',
+           'provenance', 'save_checkpoint', 'load_checkpoint', 'newest_checkpoint', 'Trainer', 'descend', 'read_log',
+           'commits_of', 'history_of', 'elapsed', 'trained_for', 'draw_curve', 'fit', 'is_main', 'load_profile',
+           'make_plan']
 
 # %% ../nbs/ground/10_training.ipynb #f3a51b8d
 import contextlib, io, itertools, json, math, os, platform, signal, subprocess, sys, threading, time
@@ -302,17 +303,25 @@ class Plateau:
         return self.best, self.bad, self.drops
 
 # %% ../nbs/ground/10_training.ipynb #8b29048f
-def distortion(
+def distortions(
     x_hat: torch.Tensor,   # [N, 3, H, W]
     x: torch.Tensor,       # [N, 3, H, W] in [0, 1]
     metric: str = "mse",   # "mse", in squared 8-bit steps, or "ms-ssim", as 1 - MS-SSIM
-) -> torch.Tensor:         # scalar
-    """Distortion term of a loss. Raises `StanhlicError` for an unknown metric, or crops too small for MS-SSIM."""
-    if metric == "mse": return 255 ** 2 * F.mse_loss(x_hat.float(), x)
+) -> torch.Tensor:         # [N]
+    """Distortion of each picture of a batch. Raises `StanhlicError` for an unknown metric, or crops too small for MS-SSIM."""
+    if metric == "mse": return 255 ** 2 * (x_hat.float() - x).square().mean((1, 2, 3))
     if metric != "ms-ssim": raise StanhlicError(f"unknown metric {metric!r}; use mse or ms-ssim")
     if min(x.shape[-2:]) <= 160: raise StanhlicError(f"MS-SSIM needs crops of more than 160 pixels, these have {min(x.shape[-2:])}; set crop=256")
     with needs("figures"): from pytorch_msssim import ms_ssim
-    with torch.autocast(x.device.type, enabled=False): return 1 - ms_ssim(x_hat.float(), x, data_range=1.0)
+    with torch.autocast(x.device.type, enabled=False): return 1 - ms_ssim(x_hat.float(), x, data_range=1.0, size_average=False)
+
+def distortion(
+    x_hat: torch.Tensor,   # [N, 3, H, W]
+    x: torch.Tensor,       # [N, 3, H, W] in [0, 1]
+    metric: str = "mse",   # as for `distortions`
+) -> torch.Tensor:         # scalar
+    """Distortion term of a loss: the mean over a batch; raises as `distortions` does."""
+    return distortions(x_hat, x, metric).mean()
 
 # %% ../nbs/ground/10_training.ipynb #f8d01977
 @torch.no_grad()

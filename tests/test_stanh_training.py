@@ -111,3 +111,22 @@ def test_a_resumed_schedule_keeps_the_settings_it_was_made_with(name, counters):
     new.load_state_dict(old.state_dict())
     for field, value in vars(new.y).items():
         if field != "generator": assert value == (reached if field in counters else asked)[field], field
+
+
+def test_a_joint_network_goes_on_for_ms_ssim(tmp_path):
+    """At 1,280 times the λ of each rate; a release has the error and the rates of the run it branches off, though nothing says so."""
+    photo = sample_photograph(300)
+    for i in range(3): Image.fromarray(np.ascontiguousarray(photo[:, i:i + 260])).save(tmp_path / f"{i}.png")
+    go = lambda stage, init, *settings: run(stage, out=tmp_path / stage, data=str(tmp_path), init=init, device="cpu", set=["steps=2", "validate_every=2", *settings] if stage == "joint" else settings)
+    start = run("joint", out=tmp_path / "start", data=str(tmp_path), device="cpu", set=["steps=1", "crop=128", "lmbdas=[0.0067, 0.013]"])
+    joint = go("joint", start, "metric=ms-ssim", "crop=192")
+    release = go("release", joint, "crop=192", "share=1.0")
+    for path, stage in ((joint, "joint"), (release, "release")):
+        held = load_weights(path).header
+        assert [p["lambda"] for p in held["config"]["points"]] == [8.576, 16.64] and "MS-SSIM" in held["description"]
+        assert held["provenance"]["stages"][-1]["settings"]["metric"] == "ms-ssim" and held["provenance"]["stages"][-1]["stage"] == stage
+    log = [json.loads(line) for line in (tmp_path / "joint/joint-all/log.jsonl").read_text().splitlines()]
+    assert 0 < log[-1]["val_msssim_8.576"] < 60 and 0 < log[-1]["distortion"] < 1
+    codec = load_codec(str(release), device="cpu")
+    with pytest.raises(StanhlicError, match="MS-SSIM"): codec.encode(photo, 50, effort=1)
+    with pytest.raises(StanhlicError, match="mse or ms-ssim"): go("joint", start, "metric=psnr", "crop=192")

@@ -15,7 +15,7 @@ from ..backbone import ZOU22, ZOU22_COMPACT, Zou22, awake, initialize, rate, ren
 from ..lean import LEAN, LEAN_SMOKE, Lean, principal_start
 from ..errors import StanhlicError
 from ..training import ImagePool, commits_of, distortion, elapsed, fit, history_of, is_main, load_checkpoint, load_profile, make_plan, provenance, trained_for, training_arrays, validation_crops
-from .joint import LAMBDAS, Joint, joint_loss, joint_model, joint_of, joint_validation
+from .joint import LAMBDAS, REFERENCE, Joint, joint_loss, joint_model, joint_of, joint_validation, lambda_for
 from .annealing import gap, make_schedule
 from .model import RatePoint, StanhModel, build_model, model_config, rounding_point
 from .quantizer import STanH
@@ -249,17 +249,26 @@ def _trunk(init) -> tuple:
     state, record = load_checkpoint(folder / "last.pt"), json.loads((folder / "plan.json").read_text())
     return state, [*record.pop("before", []), record | {"steps": state["step"]} | {k: round(state.get(k, 0)) for k in ("seconds", "cpu_seconds")}]
 
+def _of_trunk(settings, init) -> dict:
+    "Settings of a release: error and rates are those of the run it branches off"
+    _, stages = _trunk(init)
+    return settings | {"metric": stages[-1]["settings"].get("metric", "mse"), "lmbdas": stages[-1].get("lambdas", list(LAMBDAS))}
+
 def _joint_start(stage, settings, init, train) -> tuple:
     "Joint network that a stage begins with, the checkpoint that it branches off from, and the stages before it"
-    size, lambdas, seed = settings.get("size", "lean"), tuple(settings.get("lmbdas", LAMBDAS)), settings.get("seed", 0)
+    size, metric, seed = settings.get("size", "lean"), settings.get("metric", "mse"), settings.get("seed", 0)
     if size not in _LEAN: raise StanhlicError(f"unknown size {size!r}; choose {', '.join(_LEAN)}")
-    if stage == "release": return Joint(Lean(_LEAN[size]), lambdas), *_trunk(init)
+    if metric not in REFERENCE: raise StanhlicError(f"unknown metric {metric!r}; use {' or '.join(REFERENCE)}")
+    lambdas = settings.get("lmbdas") or [lambda_for(l, "mse", metric) for l in LAMBDAS]
+    if stage == "release": return Joint(Lean(_LEAN[size]), lambdas, metric=metric), *_trunk(init)
     if init:
         weights = load_weights(model_path(init))
-        return joint_of(restore(build_model, weights), settings.get("lmbdas")), None, weights.header["provenance"].get("stages", [])
+        stages = weights.header["provenance"].get("stages", [])
+        was = stages[-1].get("settings", {}).get("metric", "mse") if stages else "mse"
+        return joint_of(restore(build_model, weights), settings.get("lmbdas"), was, metric), None, stages
     torch.manual_seed(seed)
     crops = ImagePool(train, 64 if settings["crop"] < 128 else 192, seed + 1).batch(24)
-    return Joint(principal_start(Lean(_LEAN[size]), crops), lambdas), None, []
+    return Joint(principal_start(Lean(_LEAN[size]), crops), lambdas, metric=metric), None, []
 
 def _share(settings, trunk, out, resume) -> int:
     "Steps of a release: a share of those behind it, which a resumed one knows from its own record"
@@ -283,8 +292,7 @@ def train_joint(
     joint, trunk, before = _joint_start(stage, settings, init, train)
     plan = make_plan(settings | ({"steps": _share(settings, trunk, out, resume)} if trunk else {}))
     pool, crops = ImagePool(train, plan.crop, plan.seed, plan.drawn), validation_crops(valid, plan, settings.get("validation", 32))
-    loss = joint_loss(joint, settings.get("metric", "mse"))
-    fit(joint, loss, pool, plan, out, joint_validation(crops), None, resume, device, {**(facts or {}), "before": before}, start=trunk)
+    fit(joint, joint_loss(joint), pool, plan, out, joint_validation(crops), None, resume, device, {**(facts or {}), "lambdas": list(joint.lambdas), "before": before}, start=trunk)
     return joint_model(joint), plan
 
 # %% ../../nbs/stanh/06_training.ipynb #73380269
@@ -306,6 +314,7 @@ def run(
     plan = make_plan(settings); storage(settings.get("store", ""))
     check_name(settings.get("name", f"stanh-{stage}"))
     if stage == "derivation" and not init: raise StanhlicError("a derivation needs an anchor; give --init MODEL.safetensors")
+    if stage == "release": settings = _of_trunk(settings, init)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     facts = {"system": "stanh", "stage": stage, "profile": profile, "data": source, "device": device, "settings": settings, "init": Path(init).name if init else None}
     if stage in ("joint", "release"):
