@@ -18,7 +18,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from tqdm import tqdm
 from .datasets import find_dataset, has_dataset, list_datasets, sample_photograph
 from .errors import StanhlicError, needs, printable
