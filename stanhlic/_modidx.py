@@ -512,6 +512,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'stanhlic/progressive/lean.py'),
                                            'stanhlic.progressive.lean.begin': ( 'progressive/lean.html#begin',
                                                                                 'stanhlic/progressive/lean.py'),
+                                           'stanhlic.progressive.lean.halved': ( 'progressive/lean.html#halved',
+                                                                                 'stanhlic/progressive/lean.py'),
                                            'stanhlic.progressive.lean.in_steps': ( 'progressive/lean.html#in_steps',
                                                                                    'stanhlic/progressive/lean.py'),
                                            'stanhlic.progressive.lean.posterior': ( 'progressive/lean.html#posterior',

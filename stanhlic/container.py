@@ -21,7 +21,7 @@ from .images import MAX_METADATA, check_memory
 # %% ../nbs/ground/05_container.ipynb #b21d4466
 MAGIC = b"SLIC"
 KINDS = {1: "stanh", 2: "rnn", 3: "progressive"}  # numbers below 128
-VERSIONS = {"stanh": 2, "rnn": 3, "progressive": 5}  # of the format, raised when the bytes of a codec change
+VERSIONS = {"stanh": 2, "rnn": 3, "progressive": 6}  # of the format, raised when the bytes of a codec change
 MAX_SIDE = 65_535             # pixels
 MAX_PIXELS = 2**28            # pixels in all, 16384 x 16384
 MAX_PARAMS = 4096             # bytes

@@ -397,7 +397,9 @@ def main(words):
         wrong = run_case(words[1], int(words[2]))[1]
         print(wrong or "nothing is wrong")
         return int(bool(wrong))
-    seconds, kinds = float(words[0]) if words else 60.0, tuple(words[1:]) or tuple(TARGETS)
+    kinds = tuple(words[1:]) or tuple(TARGETS)
+    if words and not words[0].isdecimal() or not set(kinds) <= set(TARGETS): print(__doc__); return 0 if words[0] in ("-h", "--help") else 2
+    seconds = float(words[0]) if words else 60.0
     first = time.time_ns() // 10 ** 6 % 10 ** 9
     print(f"from case {first}, {seconds:g} s: {' '.join(kinds)}", flush=True)
     done, failures = run(seconds, kinds, first)

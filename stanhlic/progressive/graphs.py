@@ -5,7 +5,7 @@ import torch
 
 from ..parts import Part, cat, walk_lean
 from ..priors import SCALE_MIN
-from .lean import LeanNetworks, posterior
+from .lean import LeanNetworks, halved, posterior
 from .networks import Networks
 
 
@@ -102,7 +102,8 @@ def _walk_staged(nets, x, run, code):
     for number, step in enumerate(nets.config.steps):
         mean, scale = run("refinement", refine, dict(feature=feature, mean=value, scale=scale), ["mean_refined", "scale_refined"])
         value = code(len(parts) + number, mean, scale, _rounded(y, mean, step))
-        value, scale = posterior(mean, scale.clamp(min=SCALE_MIN * step), value, step)
+        shift, width = halved((value - mean) / step)
+        value, scale = posterior(mean, scale.clamp(min=SCALE_MIN * step), value + shift * step, width * step)
     value, _ = run("refinement", refine, dict(feature=feature, mean=value, scale=scale), ["mean_refined", "scale_refined"])
     run("synthesis", nets.net.g_s, dict(y_hat=value), ["picture"])
 
