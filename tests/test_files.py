@@ -325,7 +325,8 @@ def test_a_list_in_two_processes_stopped_and_resumed(cli, models, photo, tmp_pat
     Path("list").write_text("".join(f"{n}.png\n" for n in names))
     mend = stuck("05.png")  # one process waits there, the other computes
     words = ("compress", "--list", "list", "--out", "out", "--model", "tiny")
-    with subprocess.Popen([sys.executable, "-m", "stanhlic", *words, "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
+    with subprocess.Popen([sys.executable, "-m", "stanhlic", *words, "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)) as p:  # also where tests run in the background, which ignores it
         assert p.stdout.readline().startswith("1 of 24: ")
         os.killpg(p.pid, signal.SIGINT)  # as a terminal does: to all processes
         out, err = p.communicate()
