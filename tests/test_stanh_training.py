@@ -130,3 +130,4 @@ def test_a_joint_network_goes_on_for_ms_ssim(tmp_path):
     codec = load_codec(str(release), device="cpu")
     with pytest.raises(StanhlicError, match="MS-SSIM"): codec.encode(photo, 50, effort=1)
     with pytest.raises(StanhlicError, match="mse or ms-ssim"): go("joint", start, "metric=psnr", "crop=192")
+    with pytest.raises(StanhlicError, match="leave the setting out"): go("release", joint, "metric=mse")

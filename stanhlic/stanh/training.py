@@ -252,7 +252,10 @@ def _trunk(init) -> tuple:
 def _of_trunk(settings, init) -> dict:
     "Settings of a release: error and rates are those of the run it branches off"
     _, stages = _trunk(init)
-    return settings | {"metric": stages[-1]["settings"].get("metric", "mse"), "lmbdas": stages[-1].get("lambdas", list(LAMBDAS))}
+    own = {"metric": stages[-1]["settings"].get("metric", "mse"), "lmbdas": stages[-1].get("lambdas", list(LAMBDAS))}
+    wrong = [k for k, v in own.items() if settings.get(k, v) != v]
+    if wrong: raise StanhlicError(f"a release has the {wrong[0]} of the run it branches off, {own[wrong[0]]}; leave the setting out")
+    return settings | own
 
 def _joint_start(stage, settings, init, train) -> tuple:
     "Joint network that a stage begins with, the checkpoint that it branches off from, and the stages before it"
