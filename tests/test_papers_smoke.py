@@ -85,7 +85,6 @@ FIGURES = ROOT / "figures"
 SMALL = {  # item -> (parameters beside `out`, kind of its numbers)
     "stanh/anchors": (dict(ours=str(FIGURES / "stanh" / "derivations.json")), "drawn"),
     "stanh/architecture": (dict(model="tiny"), "drawn"),
-    "stanh/beta_schedules": (dict(model="tiny", schedules=["gap"], steps=1, device="cpu"), "smoke"),
     "stanh/schedules_of_the_release": (dict(model="tiny", schedules=["gap, random", "triangle"], steps=1, device="cpu"), "smoke"),
     "stanh/coding_time": (dict(bench=str(FIGURES / "bench" / "bench.json")), "random"),
     "stanh/data_sets": (dict(ours=str(FIGURES / "stanh" / "rd_kodak.json")), "drawn"),

@@ -105,17 +105,21 @@ def interpolation(k):
     return {"rate": column("bpp"), "psnr": column("psnr"), "off": column("off_db"), "place": column("position"), "trained": column("trained"), "images": [None] * int(k["made_by"]["data"]["images"])}
 
 
-def beta_schedules(k):
-    """The courses are computed again, by the cell that did it: of their values one in ten is kept."""
+def schedules(k):
+    """The courses are computed again, by the cells that did it: of their values one in ten is kept."""
     from stanhlic.modelfile import load_weights, restore
     from stanhlic.stanh.model import build_model
     from stanhlic.zoo import model_path
-    points, space = restore(build_model, load_weights(model_path(k["made_by"]["parameters"]["model"]))).points, {}
-    first, *others = code("stanh/beta_schedules.ipynb")
+    made, rows = k["made_by"]["parameters"], k["rows"]
+    points = [p for p in restore(build_model, load_weights(model_path(made["model"]))).points if p.anchor == 0]
+    first, *others = code("stanh/schedules_of_the_release.ipynb")
+    space = {}
     exec(first, space)
-    space["anchor"] = next(p for p in points if p.anchor == 0 and p.kind == "anchor")
-    exec(next(c for c in others if "def course(" in c), space)
-    return {"courses": space["courses"], "rows": k["rows"]}
+    space |= {"anchor": next((p for p in points if p.kind == "anchor"), points[len(points) // 2]), "steps": made["steps"], "schedules": made["schedules"]}
+    for cell in others:
+        if "class Drawn(" in cell or "def course(" in cell: exec(cell, space)
+    of = lambda name: np.array([r["loss"] for r in rows if r["schedule"] == name])
+    return {"courses": space["courses"], "of": of, "means": {n: float(of(n).mean()) for n in made["schedules"]}, "best": k["best"]}
 
 
 def weights(k):
@@ -153,7 +157,7 @@ NAMES = {  # what the drawing cell of an item reads, from its kept numbers; besi
     "progressive/first_increment": first_increment, "rnn/bit_allocation": bit_allocation, "rnn/hyperprior": hyperprior, "stanh/backbones": backbones,
     "stanh/derivations": lambda k: {"curves": curves(k["figure"]), "labels": {"references": reference(k["figure"])}},
     "stanh/forms": lambda k: {"trained": dict.fromkeys(r["form"] for r in k["forms"]), "rows": k["forms"], "z_rows": k["interpolation_of_z"], "between": [float(r["between"]) for r in k["interpolation_of_z"]]},
-    "stanh/interpolation": interpolation, "stanh/beta_schedules": beta_schedules, "ours/effort": lambda k: {"measured": k["measured"], "note": k["pieces"]}, "ours/throughput": throughput, "ours/weights": weights, "rnn/layers": layers,
+    "stanh/interpolation": interpolation, "stanh/schedules_of_the_release": schedules, "ours/effort": lambda k: {"measured": k["measured"], "note": k["pieces"]}, "ours/throughput": throughput, "ours/weights": weights, "rnn/layers": layers,
     "ours/entropy_coders": lambda k: {"rows": k["rows"], "facts": k["machine"], "count": k["symbols"]},
 }
 
