@@ -275,6 +275,6 @@ def model_config_of(
         jumps = [[2 * len(state[f"points.{i}.{part}.raw_jumps"]) for part in "yz"] for i in range(count)]
     except (KeyError, ValueError) as e:
         raise StanhlicError("these tensors do not show the sizes of a STanH model; give its configuration too, from_state_dict(state, config)") from e
-    return {"anchors": [anchor], "forms": {}, "points": [{"anchor": 0, "lambda": None, "kind": "anchor", "form": "symmetric", "jumps": n} for n in jumps]}
+    return {"anchors": [anchor], "forms": {}, "points": [{"anchor": 0, "lambda": None, "kind": "anchor", "form": "symmetric", "jumps": n, "mixture": f"points.{i}.mixture" in state} for i, n in enumerate(jumps)]}
 
 StanhCodec.config_of = staticmethod(model_config_of)

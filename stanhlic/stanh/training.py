@@ -315,7 +315,7 @@ def symbol_counts(
     counts = torch.zeros(SCALE_LEVELS * levels, dtype=torch.float64)
     for y, z in latents:
         parts = net.split(y)
-        def code(i, mean, scale):
+        def code(i, mean, scale, parts=parts):
             k = qy.index(parts[i] - mean, extend=True)
             cells = scale_indexes(scale).long() * levels + k.long().clamp(0, levels - 1)
             counts.add_(torch.bincount(cells.flatten(), minlength=len(counts)).cpu())
@@ -347,7 +347,7 @@ def _mixed(init, plan, train, device, settings):
     settings["metric"] = next((s["settings"]["metric"] for s in stages[::-1] if "metric" in s.get("settings", {})), "mse")
     crops = ImagePool(train, plan.crop, plan.seed, plan.drawn).batch(plan.batch, step=0).to(device)
     model = fit_mixtures(restore(build_model, weights).to(device).eval(), crops)
-    return model, stages, {"seconds": time.time() - begun[0], "cpu_seconds": time.process_time() - begun[1]}
+    return model, stages, {"seconds": round(time.time() - begun[0], 1), "cpu_seconds": round(time.process_time() - begun[1], 1)}
 
 # %% ../../nbs/stanh/06_training.ipynb #73380269
 _OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "growth": 2.0, "slope": 0.01,
