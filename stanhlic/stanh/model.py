@@ -115,7 +115,7 @@ class StanhModel(Coded, nn.Module):
         position = self.settled(position)
         near = [p.mixture for p in self.points[position.level:position.level + 1 + (position.alpha > 0)]]
         if all(m is None for m in near): return None
-        near = [torch.tensor(GAUSSIAN) if m is None else m.cpu() for m in near]
+        near = [torch.tensor(GAUSSIAN, dtype=torch.float32, device="cpu") if m is None else m.cpu() for m in near]
         return near[0] if len(near) == 1 else torch.lerp(*near, position.alpha / STEPS)
 
     def forward(self, x, quality=None, point=None, beta=None):
