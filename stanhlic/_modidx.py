@@ -852,6 +852,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'stanhlic/rnn/model.py'),
                                     'stanhlic.rnn.model.RnnHyper.forward': ('rnn/model.html#rnnhyper.forward', 'stanhlic/rnn/model.py'),
                                     'stanhlic.rnn.model.RnnHyper.learn': ('rnn/model.html#rnnhyper.learn', 'stanhlic/rnn/model.py'),
+                                    'stanhlic.rnn.model.RnnHyper.spread': ('rnn/model.html#rnnhyper.spread', 'stanhlic/rnn/model.py'),
                                     'stanhlic.rnn.model.RnnHyper.step': ('rnn/model.html#rnnhyper.step', 'stanhlic/rnn/model.py'),
                                     'stanhlic.rnn.model.RnnHyper.unit': ('rnn/model.html#rnnhyper.unit', 'stanhlic/rnn/model.py'),
                                     'stanhlic.rnn.model.build_model': ('rnn/model.html#build_model', 'stanhlic/rnn/model.py'),

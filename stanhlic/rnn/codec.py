@@ -300,9 +300,9 @@ class RnnCodec(Codec):
 
     def scales(self, k: int, z_hat: torch.Tensor, states) -> tuple:
         """σ and μ of y in layer `k`, counted from 0, in steps and double precision; the rows of its tables; new states."""
-        parameters, states = self._hdec(z_hat.double(), states)
-        scale, mean = scale_and_mean(parameters, self.model.config, torch.as_tensor(self.model.unit(k)).cpu().double())
-        return scale, mean, scale_indexes(scale).numpy(), states
+        parameters, after = self._hdec(z_hat.double(), states)
+        scale, mean = scale_and_mean(parameters, self.model.config, self.model.spread(k, states, parameters))
+        return scale, mean, scale_indexes(scale).numpy(), after
 
     def run(self, network, x: torch.Tensor, states) -> tuple:
         """A network on the codec's device, in its precision: output, new states."""
@@ -336,10 +336,10 @@ def relax(codec: "RnnCodec") -> Callable:  # (latents, choice, crop) -> bits up 
         for k, (prior, y, z) in enumerate(zip(model.eb, latents[::1 + hyper], latents[1::2] if hyper else itertools.repeat(None))):
             if hyper:
                 z_hat, side = code_factorized(choose, z, prior)
-                parameters, hd = model.hdec(z_hat, hd)
-                scale, mean = scale_and_mean(parameters.float(), model.config, model.unit(k))
+                (parameters, after), spread = model.hdec(z_hat, hd), model.spread(k, hd, z_hat)
+                scale, mean = scale_and_mean(parameters.float(), model.config, spread)
                 v, cost = code_gaussian(choose, y - mean, scale)
-                y_hat, total, hd = v + mean, total + side.sum(), model.learn(hd, v, scale)
+                y_hat, total, hd = v + mean, total + side.sum(), model.learn(after, v, scale)
             else: y_hat, cost = code_factorized(choose, y, prior)
             correction, d = codec.run(model.dec, y_hat * model.step(k), d)
             x_hat, total = x_hat + correction, total + cost.sum()

@@ -71,8 +71,15 @@ class RnnHyper(Coded, nn.Module):
         return self.log_step[k].exp() if self.config.lean else 1.0
 
     def unit(self, k: int):
-        """Spread of each channel of y in layer k, in steps, [M, 1, 1], or 1.0: what the hyper networks work in."""
+        """Spread of each channel of y in layer k at the start, in steps, [M, 1, 1], or 1.0: what the hyper-encoder works in."""
         return self.size[k] if self.config.lean else 1.0
+
+    def spread(self, k: int, states: list, like: torch.Tensor):
+        """What is known of the width of each element of layer k, in steps: [M, 1, 1] in the first layer, then [N, M, h, w], as `like`; or 1.0."""
+        if not self.config.lean: return 1.0
+        if not states: return self.size[k].to(like)
+        before, now = self.log_step[k - 1].to(like), self.log_step[k].to(like)
+        return torch.exp(before - now) * (torch.exp(-4 * states[-1][1]) + 12) ** -0.5
 
     def learn(self, states: list, v, scale) -> list:
         """States of the hyper-decoder after a layer, with what its symbols v and their σ tell the next one."""
@@ -98,10 +105,10 @@ class RnnHyper(Coded, nn.Module):
         e, d = states or (None, None)
         z, e = self.henc(y / self.unit(k), e)
         z_hat, p_z = self.code_factorized(k, z.float())
-        parameters, d = self.hdec(z_hat, d)
-        scale, mean = scale_and_mean(parameters.float(), self.config, self.unit(k))
+        (parameters, after), spread = self.hdec(z_hat, d), self.spread(k, d, z_hat)
+        scale, mean = scale_and_mean(parameters.float(), self.config, spread)
         v, v_hat = quantize(y - mean, self.training, self.config.rounding)
-        return v_hat + mean, {"y": gaussian_likelihood(v, scale), "z": p_z}, (e, self.learn(d, v_hat, scale))
+        return v_hat + mean, {"y": gaussian_likelihood(v, scale), "z": p_z}, (e, self.learn(after, v_hat, scale))
 
     def code_factorized(self, k: int, z, rounding: str = "noise"):
         """ẑ, or without hyperprior ŷ, under the prior of layer k, and its likelihoods."""
@@ -117,12 +124,12 @@ class RnnHyper(Coded, nn.Module):
 def scale_and_mean(
     parameters: torch.Tensor,  # of the hyper-decoder, [N, M or 2M, h, w]
     config: RnnConfig,
-    unit=1.0,                  # of a lean model's layer, [M, 1, 1]
+    spread=1.0,                # of a lean model, see `RnnHyper.spread`
 ) -> tuple:                    # σ, bounded below, [N, M, h, w]; μ, or 0.0
     """Scale and mean of y from what the hyper-decoder returns; a lean one returns the logarithm of the scale."""
     if not config.mean_scale: return lower_bound(parameters, SCALE_MIN), 0.0
     scale, mean = parameters.chunk(2, 1)
-    if config.lean: scale, mean = unit * torch.exp(scale.clamp(-8, 4)), unit * mean
+    if config.lean: scale, mean = spread * torch.exp(scale.clamp(-8, 4)), spread * mean
     return lower_bound(scale, SCALE_MIN), mean
 
 def build_model(
