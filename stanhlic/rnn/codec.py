@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REACH_Y', 'REACH_Z', 'LONGEST_HEADER', 'PER_PIXEL', 'with_escape', 'gaussian_tables', 'factorized_tables',
            'write_block', 'read_block', 'channel_rows', 'layers_at', 'Layer', 'Layers', 'check_value', 'RnnDecoder',
-           'check_header', 'RnnCodec', 'relax', 'relaxation', 'config_of']
+           'check_header', 'per_pixel', 'RnnCodec', 'relax', 'relaxation', 'config_of']
 
 # %% ../../nbs/rnn/05_codec.ipynb #e5945c47
 import copy, itertools
@@ -23,6 +23,7 @@ from ..priors import FactorizedPrior, gaussian_mass, scale_indexes, scale_middle
 from ..refine import Relaxation, code_factorized, code_gaussian
 from .file import check_params, cuts, describe_params, quality_of, remark, truncate
 from .model import RnnHyper, build_model, factorized_likelihood, gaussian_likelihood, scale_and_mean
+from .networks import RnnConfig
 from ..sync import DESYNC, exact
 
 # %% ../../nbs/rnn/05_codec.ipynb #ead1b85a
@@ -270,6 +271,11 @@ def check_header(codec: "RnnCodec", found: Prefix) -> None:
 # %% ../../nbs/rnn/05_codec.ipynb #97ce386e
 PER_PIXEL = 3100  # bytes of memory for each pixel at full width
 
+def per_pixel(c: RnnConfig) -> float:
+    """Bytes of memory that a pixel takes to encode."""
+    if not c.lean: return PER_PIXEL * c.width
+    return 16 * (c.quarter / 16 + (c.eighth + 8 * c.memory) / 64 + (c.latent + 8 * c.memory) / 256)
+
 class RnnCodec(Codec):
     """Layered codec: a `.slic` file of one to L layers, each of which makes the picture better (Su et al. 2020)."""
     kind, analysis, reader, build = "rnn", Layers, RnnDecoder, staticmethod(build_model)
@@ -283,7 +289,7 @@ class RnnCodec(Codec):
     layers = property(lambda self: self.model.config.layers, doc="Layers of the model.")
     first = property(lambda self: 2 if self._hdec else 1, doc="Chunks of a layer.")
     dial = property(lambda self: f"{self.layers} layer{'s' * (self.layers > 1)}")
-    memory, kept = 0.0, property(lambda self: PER_PIXEL * self.model.config.width, doc="Bytes of memory that a pixel takes; nothing runs in pieces.")
+    memory, kept = 0.0, property(lambda self: per_pixel(self.model.config), doc="Bytes of memory that a pixel takes; nothing runs in pieces.")
 
     def tables(self, k: int) -> Tables:
         """Tables of the factorized prior of layer `k`, counted from 0."""
@@ -326,7 +332,9 @@ class RnnCodec(Codec):
         return describe_params(header, vars(self.model.config))
 
 # %% ../../nbs/rnn/05_codec.ipynb #e06bdbf6
-_PER_REFINED_PIXEL = 2500  # bytes of memory for each pixel, layer and unit of width while gradients are computed
+def _per_refined_pixel(c: RnnConfig) -> float:
+    "Bytes of memory for each pixel and layer while gradients are computed"
+    return per_pixel(c) if c.lean else 2500 * c.width
 
 def relax(codec: "RnnCodec") -> Callable:  # (latents, choice, crop) -> bits up to each layer, and the picture after it
     """The function from relaxed latents, y and z of each layer in turn, to bits and pictures."""
@@ -356,7 +364,7 @@ def relaxation(self: RnnCodec, a: Layers, n: int) -> Relaxation:
     a.layer(n + 1)
     latents = [t for pair in a.latents[:n + 1] for t in pair[:1 + hyper]]
     adopt = lambda found: a.with_latents(list(zip(found[::1 + hyper], found[1::2] if hyper else itertools.repeat(None))))
-    return Relaxation(latents, [1.0] * len(latents), list(enumerate(lambdas[:n + 1])), relax(self), adopt, _PER_REFINED_PIXEL * self.model.config.width * (n + 1))
+    return Relaxation(latents, [1.0] * len(latents), list(enumerate(lambdas[:n + 1])), relax(self), adopt, _per_refined_pixel(self.model.config) * (n + 1))
 
 RnnCodec.relaxation = relaxation
 
