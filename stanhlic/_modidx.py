@@ -895,6 +895,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'stanhlic.rnn.start._set_units': ('rnn/start.html#_set_units', 'stanhlic/rnn/start.py'),
                                     'stanhlic.rnn.start._start_decoder': ('rnn/start.html#_start_decoder', 'stanhlic/rnn/start.py'),
                                     'stanhlic.rnn.start._start_encoder': ('rnn/start.html#_start_encoder', 'stanhlic/rnn/start.py'),
+                                    'stanhlic.rnn.start._start_lean_hyper': ('rnn/start.html#_start_lean_hyper', 'stanhlic/rnn/start.py'),
                                     'stanhlic.rnn.start.lean_start': ('rnn/start.html#lean_start', 'stanhlic/rnn/start.py'),
                                     'stanhlic.rnn.start.open_gates': ('rnn/start.html#open_gates', 'stanhlic/rnn/start.py'),
                                     'stanhlic.rnn.start.principal_start': ('rnn/start.html#principal_start', 'stanhlic/rnn/start.py'),

@@ -69,10 +69,13 @@ def test_variants_by_setting(photographs, tmp_path):
     assert (codec.name, codec.layers, codec.model.config.hyperprior) == ("two", 2, False)
     path = run(photographs, tmp_path / "b", "steps=1", "mean_scale=true", "rounding=noise", "rate_mode=plain", "curriculum=[]")
     assert load_codec(path, device="cpu").model.config.mean_scale
+    path = run(photographs, tmp_path / "c", "lean=true", "mean_scale=true", "quarter=16", "eighth=12", "memory=8", "feature=16", "optimizer=soap", "steps=2", "validate_every=2")
+    lean, picture = load_codec(path, device="cpu"), sample_photograph(100)
+    assert lean.model.config.lean and np.array_equal(lean.decode(lean.encode(picture)), lean.analyze(picture).picture(4))
 
 
 @pytest.mark.parametrize("change, why", (("lambda=1", "unknown setting"), ("preset=best", "unknown preset"), ("hidden_kernel=2", "hidden_kernel 2"), ("lambdas=[0]", "positive"), ("lambdas=[[1]]", "positive"), ("curriculum=0.5", "curriculum takes a list"),
-                                         ("curriculum=[[0.5]]", "give pairs"), ("curriculum=[[0.5, 0]]", "give pairs"), ("init_scale=0", "positive"), ("latent=2.5", "a whole number"), ("crop=100", "multiple of 64")))
+                                         ("lean=true", "mean_scale=true"), ("curriculum=[[0.5]]", "give pairs"), ("curriculum=[[0.5, 0]]", "give pairs"), ("init_scale=0", "positive"), ("latent=2.5", "a whole number"), ("crop=100", "multiple of 64")))
 def test_bad_settings(photographs, tmp_path, change, why):
     with pytest.raises(StanhlicError, match=why): run(photographs, tmp_path, change)
 

@@ -371,9 +371,10 @@ RnnCodec.relaxation = relaxation
 # %% ../../nbs/rnn/05_codec.ipynb #ee2e94eb
 def _lean_config_of(state):
     "Configuration of a lean model"
-    layers, latent = state["log_step"].shape[:2]
-    return {"lean": True, "mean_scale": True, "layers": layers, "latent": latent, "hyper": len(state["hdec.inp.weight"]), "feature": len(state["hdec.past.weight"]),
-            "quarter": len(state["enc.1.weight"]), "eighth": len(state["dec.2.weight"]) // 4, "memory": state["dec.0.out.weight"].shape[1]}
+    (layers, latent), hyperprior = state["log_step"].shape[:2], "hdec.out.weight" in state
+    found = {"lean": True, "mean_scale": True, "layers": layers, "latent": latent, "hyperprior": hyperprior,
+             "quarter": len(state["enc.1.weight"]), "eighth": len(state["dec.2.weight"]) // 4, "memory": state["dec.0.out.weight"].shape[1]}
+    return found | ({"hyper": len(state["hdec.inp.weight"]), "feature": len(state["hdec.past.weight"])} if hyperprior else {})
 
 def config_of(
     state: dict,  # name -> tensor

@@ -44,7 +44,7 @@ def walk(
         else: scale, mean = None, medians
         v = torch.round(y - mean)
         y_hat = code(k + hyper * (k + 1), mean, scale, v + mean)
-        if model.config.lean: states["hyper_decoder"] += run("known", Part(knowledge), {"symbols": v, "scale": scale}, ["h3_next", "c3_next"])
+        if model.config.lean and hyper: states["hyper_decoder"] += run("known", Part(knowledge), {"symbols": v, "scale": scale}, ["h3_next", "c3_next"])
         x_hat = x_hat + one("decoder", model.dec, y_hat * model.step(k), "y_hat", "correction")
 
 

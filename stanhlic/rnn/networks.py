@@ -42,7 +42,7 @@ class RnnConfig:
         if self.layers > 64: raise StanhlicError(f"{self.layers} layers; choose 1 to 64")
         if self.hidden_kernel not in (1, 3): raise StanhlicError(f"hidden_kernel {self.hidden_kernel}; choose 1 or 3")
         if self.rounding not in ("noise", "ste"): raise StanhlicError(f"unknown rounding {self.rounding!r}; choose noise or ste")
-        if self.lean and not (self.hyperprior and self.mean_scale): raise StanhlicError("the lean shape predicts means and scales; set hyperprior=true and mean_scale=true")
+        if self.lean and not self.mean_scale: raise StanhlicError("the lean shape predicts means and scales; set mean_scale=true")
         if self.hyper % 4 or min(self.hyper, self.latent) < 4 or not 0 < self.width <= 4: raise StanhlicError("widths must be positive and hyper a multiple of 4; change the sizes")
         return self
 

@@ -62,6 +62,13 @@ def _start_decoder(dec, stages, gain, kept):
     dec.out.weight[:, :3, 1, 1] += 2 * torch.eye(3)[:, :dec.out.in_channels]
 
 # %% ../../nbs/rnn/04_start.ipynb #86d4d35f
+def _start_lean_hyper(model, y):
+    "The same for the lean shape, which works in units and has its scales already; y in units"
+    z, hd, last = model.henc(y)[0], model.hdec, model.henc[-1]
+    gain = _SPREAD / z.std((0, 2, 3)).clamp(min=1e-3)
+    last.weight.mul_(gain[:, None, None, None]); last.bias.copy_(-gain * z.mean((0, 2, 3)))
+    for layer, factor in ((hd.inp, 0.5), (hd.past, 0.3), (hd.mix1, 0.5), (hd.mix2, 0.5), (hd.out, 0.1)): layer.weight.mul_(factor)
+
 _SPREAD = 1.5
 
 @torch.no_grad()
@@ -70,6 +77,7 @@ def start_hyper(
     y: torch.Tensor,  # latents of photographs, [N, M, h, w]
 ):
     """Let z vary by more than its rounding, and the scales begin as the spread of each channel."""
+    if model.config.lean: return _start_lean_hyper(model, y / model.step(0) / model.unit(0))
     feature, (enc, dec) = (lambda: model.henc.inp(y.abs() if model.henc.magnitude else y)), (model.henc, model.hdec)
     enc.inp.weight.div_(feature().std()); enc.inp.bias.sub_(feature().mean((0, 2, 3)))
     z = enc(y)[0]
@@ -128,16 +136,14 @@ def _set_units(chain, x):
     return x
 
 def _set_sizes(model, crops):
-    "Spread of each channel in each layer, in steps; returns the latent of the first in units"
-    x_hat, e, d, first = torch.full_like(crops, 0.5), None, None, None
+    "Spread of each channel in each layer, in steps"
+    x_hat, e, d = torch.full_like(crops, 0.5), None, None
     for k in range(model.config.layers):
         y, e = model.enc(crops - x_hat, e)
         y = y / model.step(k)
         model.size[k].copy_(y.std((0, 2, 3)).clamp(min=0.15)[:, None, None])
-        if k == 0: first = y / model.unit(0)
         correction, d = model.dec(torch.round(y) * model.step(k), d)
         x_hat = x_hat + correction
-    return first
 
 @torch.no_grad()
 def lean_start(
@@ -149,10 +155,8 @@ def lean_start(
     _fresh(model); _linear_start(model, crops - 0.5)
     _set_units(model.dec, _set_units(model.enc, crops - 0.5))
     for log_step, lmbda in zip(model.log_step, lambdas): log_step.fill_(math.log(step_for(lmbda)))
-    z, hd, last = model.henc(_set_sizes(model, crops))[0], model.hdec, model.henc[-1]
-    gain = 2 / z.std((0, 2, 3)).clamp(min=1e-3)
-    last.weight.mul_(gain[:, None, None, None]); last.bias.copy_(-gain * z.mean((0, 2, 3)))
-    for layer, factor in ((hd.inp, 0.5), (hd.past, 0.3), (hd.mix1, 0.5), (hd.mix2, 0.5), (hd.out, 0.1)): layer.weight.mul_(factor)
+    _set_sizes(model, crops)
+    if model.config.hyperprior: start_hyper(model, model.enc(crops - 0.5)[0])
     return model
 
 # %% ../../nbs/rnn/04_start.ipynb #23392953

@@ -137,6 +137,8 @@ def make_model(
     return model, weights.header["provenance"].get("stages", [])
 
 # %% ../../nbs/rnn/06_training.ipynb #7e67cb78
+_OPTIONS = {k: v for k, v in asdict(RnnConfig()).items() if k != "layers"}  # what a profile need not name
+
 def run(
     stage: str = "train",       # there is one stage
     profile: str = "smoke",     # smoke, compact or paper
@@ -148,7 +150,7 @@ def run(
     set: list[str] = (),        # "name=value" settings on top of the profile
 ) -> Path:                      # the weight file
     """Train the recurrent layered codec (Su et al. 2020); raises `StanhlicError` for a stage, setting, model or folder that does not exist."""
-    settings, device, out = load_profile(Path(__file__).with_name("profiles.yaml"), profile, stage, set), resolve_device(device), Path(out)
+    settings, device, out = load_profile(Path(__file__).with_name("profiles.yaml"), profile, stage, set, _OPTIONS), resolve_device(device), Path(out)
     preset, plan = find_preset(settings), make_plan(settings)
     check_name(settings["name"])
     schedule = Schedule(plan.steps, len(preset.lambdas), settings["curriculum"], settings["rate_warmup"])
