@@ -274,7 +274,7 @@ PER_PIXEL = 3100  # bytes of memory for each pixel at full width
 def per_pixel(c: RnnConfig) -> float:
     """Bytes of memory that a pixel takes to encode."""
     if not c.lean: return PER_PIXEL * c.width
-    return 16 * (c.quarter / 16 + (c.eighth + 8 * c.memory) / 64 + (c.latent + 8 * c.memory) / 256)
+    return 16 * (c.quarter / 16 + (c.eighth + 8 * c.memory) / 64 + (c.latent + 16 * c.memory) / 256)
 
 class RnnCodec(Codec):
     """Layered codec: a `.slic` file of one to L layers, each of which makes the picture better (Su et al. 2020)."""
@@ -373,7 +373,7 @@ def _lean_config_of(state):
     "Configuration of a lean model"
     (layers, latent), hyperprior = state["log_step"].shape[:2], "hdec.out.weight" in state
     found = {"lean": True, "mean_scale": True, "layers": layers, "latent": latent, "hyperprior": hyperprior,
-             "quarter": len(state["enc.1.weight"]), "eighth": len(state["dec.2.weight"]) // 4, "memory": state["dec.0.out.weight"].shape[1]}
+             "quarter": len(state["enc.1.weight"]), "eighth": len(state["dec.2.weight"]) // 4, "memory": state["dec.0.out.weight"].shape[1] // 2}
     return found | ({"hyper": len(state["hdec.inp.weight"]), "feature": len(state["hdec.past.weight"])} if hyperprior else {})
 
 def config_of(

@@ -56,13 +56,13 @@ BLOCKS = (1, 2, 1)  # bottlenecks at 1/4, 1/8 and 1/16 of the resolution
 def lean_encoder(c: RnnConfig) -> Chain:
     """Residual [N, 3, H, W] → latent y [N, M, H/16, W/16]."""
     a, b, m = c.quarter, c.eighth, c.latent
-    return Chain(nn.PixelUnshuffle(4), nn.Conv2d(48, a, 3, padding=1), *_blocks(a, BLOCKS[0]), nn.Conv2d(a, b, 2, 2), Memory(b, c.memory),
-                 *_blocks(b, BLOCKS[1]), nn.Conv2d(b, m, 2, 2), Memory(m, c.memory), *_blocks(m, BLOCKS[2]))
+    return Chain(nn.PixelUnshuffle(4), nn.Conv2d(48, a, 1), *_blocks(a, BLOCKS[0]), nn.Conv2d(a, b, 2, 2), Memory(b, c.memory),
+                 *_blocks(b, BLOCKS[1]), nn.Conv2d(b, m, 2, 2), Memory(m, 2 * c.memory), *_blocks(m, BLOCKS[2]))
 
 def lean_decoder(c: RnnConfig) -> Chain:
     """Decoded latent ŷ [N, M, H/16, W/16] → correction d [N, 3, H, W]."""
     a, b, m = c.quarter, c.eighth, c.latent
-    return Chain(Memory(m, c.memory), *_blocks(m, BLOCKS[2]), Up(m, b), Memory(b, c.memory), *_blocks(b, BLOCKS[1]), Up(b, a), *_blocks(a, BLOCKS[0]),
+    return Chain(Memory(m, 2 * c.memory), *_blocks(m, BLOCKS[2]), Up(m, b), Memory(b, c.memory), *_blocks(b, BLOCKS[1]), Up(b, a), *_blocks(a, BLOCKS[0]),
                  nn.Conv2d(a, 48, 3, padding=1), nn.PixelShuffle(4))
 
 # %% ../../nbs/rnn/02_lean.ipynb #f7a870e5

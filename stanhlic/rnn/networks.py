@@ -33,7 +33,7 @@ class RnnConfig:
     lean: bool = False          # the shape of `rnn.lean`, whose sizes follow; it has no use for width, hidden_kernel, forget_bias and latent_gain
     quarter: int = 64           # channels at 1/4 of the resolution
     eighth: int = 160           # at 1/8
-    memory: int = 96            # of the cells beside the path of encoder and decoder
+    memory: int = 64            # of the cells beside the path of encoder and decoder at 1/8, twice as many at 1/16
     feature: int = 128          # inside the hyper-decoder
 
     def check(self) -> "RnnConfig":

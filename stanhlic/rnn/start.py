@@ -116,7 +116,7 @@ def _linear_start(model, x):
     for layer in (*down, *up): layer.weight.mul_(_QUIET)
     x = F.pixel_unshuffle(x, 4)
     e = components(x)[:len(down[0].weight)]
-    down[0].weight[:len(e), :, 1, 1] += e; up[0].weight[:, :len(e), 1, 1] += e.t()
+    down[0].weight[:len(e), :, 0, 0] += e; up[0].weight[:, :len(e), 1, 1] += e.t()
     x = down[0](x)
     for a, s in zip(down[1:], up[1:]):
         e = components(F.pixel_unshuffle(x, 2))[:a.out_channels]
