@@ -261,7 +261,7 @@ def precision_of(
     """Precision of a plan's networks on a device: what the plan says, or bfloat16 where the device has instructions for it."""
     if plan.precision != "auto": return plan.precision
     if str(device).startswith("cuda"): fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else: fast = torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX"))
+    else: fast = any(getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("avx512_bf16", "amx_tile"))
     return "bf16" if fast else "no"
 
 # %% ../nbs/ground/10_training.ipynb #6bef59a3
