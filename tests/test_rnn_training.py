@@ -44,7 +44,7 @@ def test_schedule():
 def test_profiles_ask_for_what_there_is():
     profiles = yaml.safe_load((ROOT / "stanhlic/rnn/profiles.yaml").read_text())
     assert set(profiles) == {"smoke", "compact", "paper"}
-    known = set(RnnConfig.__dataclass_fields__) | set(Plan.__dataclass_fields__) | {"name", "preset", "lambdas", "metric", "rate_mode", "curriculum", "rate_warmup", "principal_start", "validation"}
+    known = set(RnnConfig.__dataclass_fields__) | set(Plan.__dataclass_fields__) | {"name", "preset", "lambdas", "metric", "rate_mode", "curriculum", "rate_warmup", "principal_start", "validation", "store"}
     for profile in profiles.values():
         assert set(profile["train"]) <= known and set(profile["train"]) >= {"name", "preset", "curriculum", "rate_warmup", "validation", "rate_mode"}
     with torch.device("meta"):

@@ -19,7 +19,7 @@ from .model import RnnHyper, build_model
 from .networks import RnnConfig
 from .start import principal_start
 from ..training import ImagePool, distortion, elapsed, fit, history_of, is_main, load_profile, make_plan, provenance, training_arrays, validation_crops
-from ..modelfile import check_name, load_weights, model_path, resolve_device, save_weights
+from ..modelfile import check_name, load_weights, model_path, resolve_device, save_weights, storage
 
 # %% ../../nbs/rnn/06_training.ipynb #f995efe2
 class Preset(NamedTuple):
@@ -137,7 +137,7 @@ def make_model(
     return model, weights.header["provenance"].get("stages", [])
 
 # %% ../../nbs/rnn/06_training.ipynb #7e67cb78
-_OPTIONS = {k: v for k, v in asdict(RnnConfig()).items() if k != "layers"}  # what a profile need not name
+_OPTIONS = {k: v for k, v in asdict(RnnConfig()).items() if k != "layers"} | {"store": "fp16"}  # what a profile need not name, with examples
 
 def run(
     stage: str = "train",       # there is one stage
@@ -151,7 +151,7 @@ def run(
 ) -> Path:                      # the weight file
     """Train the recurrent layered codec (Su et al. 2020); raises `StanhlicError` for a stage, setting, model or folder that does not exist."""
     settings, device, out = load_profile(Path(__file__).with_name("profiles.yaml"), profile, stage, set, _OPTIONS), resolve_device(device), Path(out)
-    preset, plan = find_preset(settings), make_plan(settings)
+    preset, plan, store = find_preset(settings), make_plan(settings), storage(settings.get("store", ""))
     check_name(settings["name"])
     schedule = Schedule(plan.steps, len(preset.lambdas), settings["curriculum"], settings["rate_warmup"])
     model, history = make_model(settings, init)
@@ -164,5 +164,5 @@ def run(
         hard_validation(crops, preset, settings["rate_mode"]), schedule, resume, device, facts | {"before": history})
     config = asdict(model.config) | {"metric": preset.metric, "lambdas": list(preset.lambdas)}
     header = {"system": "rnn", "name": settings["name"], "config": config, "provenance": {"stages": [*history_of(out), provenance(plan, **facts, seconds=elapsed(out))]}}
-    if is_main(): save_weights(out / "model.safetensors", model.state_dict(), header)
+    if is_main(): save_weights(out / "model.safetensors", store(model.state_dict()), header)
     return out / "model.safetensors"
