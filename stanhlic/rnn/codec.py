@@ -94,8 +94,6 @@ def layers_at(
     if not 0 <= quality <= 100: raise StanhlicError(f"quality {quality:g} is outside 0 to 100; choose one in between")
     return 1 + int(quality / 100 * (there - 1) + 0.5)
 
-
-
 # %% ../../nbs/rnn/05_codec.ipynb #6c26fa6a
 class Layer(NamedTuple):
     """What one layer costs."""
@@ -268,7 +266,7 @@ def check_header(codec: "RnnCodec", found: Prefix) -> None:
     check_params(h, codec.layers)
     if found.count != h.params[0] * (1 if codec._hdec is None else 2): raise DamagedFile(f"{found.count} chunks do not make {h.params[0]} layers; the file is damaged")
 
-# %% ../../nbs/rnn/05_codec.ipynb #97ce386e
+# %% ../../nbs/rnn/05_codec.ipynb #791de573
 PER_PIXEL = 3100  # bytes of memory for each pixel at full width
 
 def per_pixel(c: RnnConfig) -> float:
@@ -276,6 +274,7 @@ def per_pixel(c: RnnConfig) -> float:
     if not c.lean: return PER_PIXEL * c.width
     return 16 * (c.quarter / 16 + (c.eighth + 8 * c.memory) / 64 + (c.latent + 16 * c.memory) / 256)
 
+# %% ../../nbs/rnn/05_codec.ipynb #97ce386e
 class RnnCodec(Codec):
     """Layered codec: a `.slic` file of one to L layers, each of which makes the picture better (Su et al. 2020)."""
     kind, analysis, reader, build = "rnn", Layers, RnnDecoder, staticmethod(build_model)
