@@ -913,6 +913,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'stanhlic/rnn/training.py'),
                                        'stanhlic.rnn.training.Schedule.rate_weight': ( 'rnn/training.html#schedule.rate_weight',
                                                                                        'stanhlic/rnn/training.py'),
+                                       'stanhlic.rnn.training.Schedule.side_weight': ( 'rnn/training.html#schedule.side_weight',
+                                                                                       'stanhlic/rnn/training.py'),
                                        'stanhlic.rnn.training.Schedule.state_dict': ( 'rnn/training.html#schedule.state_dict',
                                                                                       'stanhlic/rnn/training.py'),
                                        'stanhlic.rnn.training.find_preset': ('rnn/training.html#find_preset', 'stanhlic/rnn/training.py'),

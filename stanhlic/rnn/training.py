@@ -65,6 +65,7 @@ class Schedule:
     total: int                  # layers of the model
     curriculum: tuple = ()      # (until this fraction of the steps, layers), …
     rate_warmup: float = 0.0    # fraction of the steps over which the rate's weight rises from 0.1 to 1
+    side: float = 0.0           # fraction of the steps in which the rate of z counts a fiftieth
     step: int = 0
     reads = ()                  # facts it asks for: none
 
@@ -84,29 +85,35 @@ class Schedule:
         ramp = self.rate_warmup * self.steps
         return 1.0 if self.step >= ramp else 0.1 + 0.9 * self.step / ramp
 
+    @property
+    def side_weight(self) -> float:
+        """Weight of the rate of z, beside `rate_weight`, now."""
+        return 0.02 if self.step < self.side * self.steps else 1.0
+
     def advance(self, numbers: dict = None): self.step += 1
     def state_dict(self) -> dict: return {"step": self.step}
     def load_state_dict(self, state: dict): self.step = state["step"]
 
 # %% ../../nbs/rnn/06_training.ipynb #9dda9bc4
 def layer_facts(out: dict, x, preset: Preset) -> tuple[list, list, dict]:
-    """Distortions and rates of the layers of a model's output, and numbers for the log."""
+    """Distortions and rates of the layers of a model's output, and numbers for the log; rates of z are `z1`, `z2`, …"""
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     d = [distortion(o, x, preset.metric) for o in out["x_hat"]]
-    r = [rate(p, pixels) for p in out["likelihoods"]]
+    z = [rate({"z": p["z"]}, pixels) if "z" in p else torch.zeros(()) for p in out["likelihoods"]]
+    r = [rate({"y": p["y"]}, pixels) + of_z for p, of_z in zip(out["likelihoods"], z)]
     facts = {f"bpp{k}": v for k, v in enumerate(r, 1)}
     with torch.no_grad():
         facts |= {f"psnr{k}": -10 * torch.log10(F.mse_loss(o.float().clamp(0, 1), x)) for k, o in enumerate(out["x_hat"], 1)}
-        facts["bpp_z"] = sum(rate({"z": p["z"]}, pixels) for p in out["likelihoods"] if "z" in p)
-    return d, r, facts | {"bpp": sum(r), "psnr": facts[f"psnr{len(r)}"]}
+    return d, r, facts | {f"z{k}": v for k, v in enumerate(z, 1)} | {"bpp_z": sum(z), "bpp": sum(r), "psnr": facts[f"psnr{len(r)}"]}
 
 def train_loss(preset: Preset, schedule: Schedule, rate_mode: str = "cumulative"):
     """Loss for `training.fit`."""
     def loss(model, x):
-        n, weight = schedule.layers, schedule.rate_weight
+        n = schedule.layers
         d, r, facts = layer_facts(model(x, layers=n), x, preset)
-        value = layered_loss(d, r, preset.lambdas, rate_mode, weight)
-        later = {f"{f}{k}": v for f, v in (("bpp", 0.0), ("psnr", facts["psnr"])) for k in range(n + 1, schedule.total + 1)}
+        charged = [of_layer - (1 - schedule.side_weight) * facts[f"z{k}"] for k, of_layer in enumerate(r, 1)]
+        value = layered_loss(d, charged, preset.lambdas, rate_mode, schedule.rate_weight)
+        later = {f"{f}{k}": v for f, v in (("bpp", 0.0), ("z", 0.0), ("psnr", facts["psnr"])) for k in range(n + 1, schedule.total + 1)}
         return value, {"loss": value, "layers": n} | facts | later
     return loss
 
@@ -137,7 +144,7 @@ def make_model(
     return model, weights.header["provenance"].get("stages", [])
 
 # %% ../../nbs/rnn/06_training.ipynb #7e67cb78
-_OPTIONS = {k: v for k, v in asdict(RnnConfig()).items() if k != "layers"} | {"store": "fp16"}  # what a profile need not name, with examples
+_OPTIONS = {k: v for k, v in asdict(RnnConfig()).items() if k != "layers"} | {"store": "fp16", "side": 0.2}  # what a profile need not name, with examples
 
 def run(
     stage: str = "train",       # there is one stage
@@ -153,7 +160,7 @@ def run(
     settings, device, out = load_profile(Path(__file__).with_name("profiles.yaml"), profile, stage, set, _OPTIONS), resolve_device(device), Path(out)
     preset, plan, store = find_preset(settings), make_plan(settings), storage(settings.get("store", ""))
     check_name(settings["name"])
-    schedule = Schedule(plan.steps, len(preset.lambdas), settings["curriculum"], settings["rate_warmup"])
+    schedule = Schedule(plan.steps, len(preset.lambdas), settings["curriculum"], settings["rate_warmup"], settings.get("side", 0.0))
     model, history = make_model(settings, init)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     pool = ImagePool(train, plan.crop, plan.seed)
