@@ -37,6 +37,9 @@ def test_schedule():
     rows = {}
     for s.step in (0, 5, 9, 10, 19, 20, 50, 99): rows[s.step] = s.layers, round(s.rate_weight, 2)
     assert rows == {0: (1, 0.1), 5: (1, 0.55), 9: (1, 0.91), 10: (2, 1.0), 19: (2, 1.0), 20: (4, 1.0), 50: (4, 1.0), 99: (4, 1.0)}
+    free = room.Schedule(100, 4, side=0.2)
+    for free.step in (0, 19, 20): rows[free.step] = free.side_weight
+    assert [rows[n] for n in (0, 19, 20)] == [0.02, 0.02, 1.0]
     other = room.Schedule(100, 4); other.load_state_dict(s.state_dict())
     assert other.step == 99
 
@@ -44,7 +47,7 @@ def test_schedule():
 def test_profiles_ask_for_what_there_is():
     profiles = yaml.safe_load((ROOT / "stanhlic/rnn/profiles.yaml").read_text())
     assert set(profiles) == {"smoke", "compact", "paper"}
-    known = set(RnnConfig.__dataclass_fields__) | set(Plan.__dataclass_fields__) | {"name", "preset", "lambdas", "metric", "rate_mode", "curriculum", "rate_warmup", "principal_start", "validation", "store"}
+    known = set(RnnConfig.__dataclass_fields__) | set(Plan.__dataclass_fields__) | {"name", "preset", "lambdas", "metric", "rate_mode", "curriculum", "rate_warmup", "principal_start", "validation", "store", "side"}
     for profile in profiles.values():
         assert set(profile["train"]) <= known and set(profile["train"]) >= {"name", "preset", "curriculum", "rate_warmup", "validation", "rate_mode"}
     with torch.device("meta"):
@@ -61,6 +64,17 @@ def test_smoke_run_ends_in_a_codec(photographs, tmp_path):
     assert codec.config["lambdas"] == [0.001, 0.002, 0.004, 0.008] and codec.provenance["stages"][0]["settings"]["preset"] == "rd-sheet"
     lines = [json.loads(s, parse_constant=pytest.fail) for s in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["layers"] for line in lines] == [1, 2, 4, 4] and {"val_bpp4", "val_psnr1", "bpp_z"} <= set(lines[-1])
+
+
+def test_side_information_is_nearly_free_at_first():
+    model, x = room.make_model(dict(width=0.0625, latent=8, hyper=8))[0], torch.rand(2, 3, 64, 64)
+    values = []
+    for side in (0.0, 0.5):
+        torch.manual_seed(0)
+        value, facts = room.train_loss(room.PRESETS["rd-sheet"], room.Schedule(10, 4, side=side))(model, x)
+        values.append(value.item())
+    assert values[0] - values[1] == pytest.approx(0.98 * sum((5 - k) * facts[f"z{k}"].item() for k in (1, 2, 3, 4)), rel=1e-4)
+    assert facts["bpp_z"].item() == pytest.approx(sum(facts[f"z{k}"].item() for k in (1, 2, 3, 4)))
 
 
 def test_variants_by_setting(photographs, tmp_path):
