@@ -631,7 +631,7 @@ def _earlier(out, stage):
 @app.command("train")
 def _train(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="stanh, rnn or progressive.")],
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Stage of its training: base, anchor, derivation, joint or release (stanh); train (rnn); first, decoder or rem (progressive).")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Stage of its training: joint, release, base, anchor, derivation or mixture (stanh); train (rnn); first, decoder or rem (progressive).")],
     profile: Annotated[str, typer.Option(metavar="P", help="smoke (seconds), compact (what ships) or paper (the published recipe).")] = "smoke",
     data: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of training pictures, or the name of a data set; by default `train`.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for checkpoints, log and model; by default training/SYSTEM-STAGE-PROFILE.")] = None,
@@ -654,6 +654,7 @@ def _train(
     out = out or f"training/{system}-{stage}-{profile}"
     room, earlier, first = _system(system), _earlier(out, stage), os.environ.get("RANK", "0") == "0"  # of several processes one speaks
     if earlier and not resume: raise StanhlicError(f"{out}: holds {earlier}; add --resume, or choose another --out")
+    if not earlier and Path(out, "model.safetensors").exists(): raise StanhlicError(f"{out}: holds a model that another run made; choose another --out")
     if resume and not earlier and first: _remark(out, "holds no run to resume; a new one starts")
     path = room.run(stage, profile=profile, data=data, out=out, init=init, resume=resume, device=device, set=list(overrides or []))
     if first: _say(f"{path}: {_size(path.stat().st_size)}")

@@ -51,10 +51,11 @@ LEAN_SMOKE = LeanConfig(quarter=16, eighth=24, blocks=(1, 1, 1), widths=(8, 8), 
 SLOPE = 0.1  # of the activation below zero
 
 class Leaky(nn.LeakyReLU):
-    """Leaky ReLU; compiled, as a sum with the absolute value, which vectorizes where a comparison does not."""
+    """Leaky ReLU, in place where no gradient is taken; compiled, as a sum with the absolute value, which vectorizes where a comparison does not."""
     def forward(self, x):
         a = self.negative_slope
-        return (1 + a) / 2 * x + (1 - a) / 2 * x.abs() if torch.compiler.is_compiling() else super().forward(x)
+        if torch.compiler.is_compiling(): return (1 + a) / 2 * x + (1 - a) / 2 * x.abs()
+        return F.leaky_relu(x, a, inplace=not torch.is_grad_enabled())
 
 def activation() -> nn.Module:
     """Leaky ReLU: no filter can fall asleep under it."""
@@ -76,7 +77,9 @@ class Bottleneck(nn.Sequential):
         half = channels // 2
         super().__init__(Units(channels), nn.Conv2d(channels, half, 1), activation(), nn.Conv2d(half, half, 3, padding=1), activation(), nn.Conv2d(half, channels, 1))
 
-    def forward(self, x): return x + super().forward(x)
+    def forward(self, x):
+        y = super().forward(x)
+        return x + y if torch.is_grad_enabled() or x.dtype != y.dtype else y.add_(x)
 
 # %% ../nbs/ground/07_lean.ipynb #86db897f
 class Up(nn.Conv2d):

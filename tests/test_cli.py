@@ -185,6 +185,8 @@ def test_train_erases_no_run(cli, photo, tmp_path):
     assert last.stat().st_mtime_ns == was
     longer = cli(*words, "--resume", "--set", "steps=4")
     assert ok(longer) and "holds no run" not in longer.stderr and '"step": 4' in (tmp_path / "run" / "log.jsonl").read_text()
+    for left in (last, *(tmp_path / "run").glob("*.pt")): left.unlink(missing_ok=True)
+    assert cli(*words).stderr == f"stanhlic: error: {tmp_path / 'run'}: holds a model that another run made; choose another --out\n"
 
 
 @pytest.mark.parametrize("folders, stage, said", [

@@ -52,6 +52,36 @@ def test_file_decodes_to_what_the_model_shows(codec, photo, quality):
     assert np.array_equal(codec.decode(data), to_array(unpad(shown, *photo.shape[:2])))
 
 
+def mixed(codec, *mixtures):
+    """The same model with a mixture at each point, or none."""
+    model = StanhModel(list(codec.model.anchors), [RatePoint(p.y, p.z, lmbda=p.lmbda, mixture=m) for p, m in zip(codec.model.points, mixtures)])
+    return StanhCodec(model, "test")
+
+
+@pytest.mark.parametrize("quality", [0, 17, 50, 90])
+def test_a_mixture_changes_tables_alone(codec, photo, quality):
+    """Of two points one may have it: the weights in between lie on the line to a Gaussian's."""
+    other = mixed(codec, (.3, .6, .1), None, (.2, .7, .1), (.1, .8, .1))
+    data, gaussian = other.encode(photo, quality), codec.encode(photo, quality)
+    assert (other.decode(data) == codec.decode(gaussian)).all() and data != gaussian
+    assert other.estimate(photo, quality) != codec.estimate(photo, quality)
+    assert other.model.mixture(Position(0, 64)).tolist() == pytest.approx([.225, .7, .075]) and codec.model.mixture(Position(0, 64)) is None
+
+
+def test_a_mixture_is_kept_with_the_weights(codec, photo, tmp_path):
+    other = mixed(codec, *[(.3, .6, .1)] * 4)
+    save_weights(tmp_path / "m.safetensors", other.model.state_dict(), {"system": "stanh", "name": "m", "config": model_config(other.model), "provenance": {}})
+    again, told = load_codec(str(tmp_path / "m.safetensors"), "cpu"), StanhModel.from_state_dict(other.model.state_dict())
+    assert torch.equal(again.model.mixture(Position(1, 9)), other.model.mixture(Position(1, 9))) and torch.equal(told.mixture(Position(1, 9)), other.model.mixture(Position(1, 9)))
+    assert (again.decode(again.encode(photo, 30)) == codec.decode(codec.encode(photo, 30))).all()
+    assert "mixture" not in str(model_config(codec.model))
+
+
+@pytest.mark.parametrize("weights", [(float("nan"), .5, .5), (float("inf"), 0, 0)])
+def test_a_mixture_of_no_numbers_is_refused(codec, photo, weights):
+    with pytest.raises(StanhlicError, match="no finite probability"): mixed(codec, *[weights] * 4).encode(photo, 40)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (63, 65), (64, 64), (129, 2)])
 def test_any_size(codec, size):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)

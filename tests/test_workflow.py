@@ -50,10 +50,10 @@ def test_a_part_of_it_runs(snakemake, tmp_path):
 
 
 def test_the_shipped_model_in_its_smoke_form(snakemake, tmp_path):
-    snakemake("train_stanh_release")
-    held = inspect_weights(tmp_path / "runs/smoke/stanh-release/model.safetensors")
-    before, stage = held["provenance"]["stages"]
-    assert len(held["config"]["points"]) == 8 and (before["stage"], before["steps"], stage["stage"], stage["plan"]["steps"]) == ("joint", 4, "release", 2)
+    snakemake("train_stanh_mixture")
+    held = inspect_weights(tmp_path / "runs/smoke/stanh-mixture/model.safetensors")
+    before, stage, last = held["provenance"]["stages"]
+    assert len(held["config"]["points"]) == 8 and (before["stage"], before["steps"], stage["stage"], stage["plan"]["steps"], last["stage"]) == ("joint", 4, "release", 2, "mixture")
 
 
 def test_the_paper_profile_is_planned_whole(snakemake, tmp_path):

@@ -17,7 +17,7 @@ from ..container import Header
 from ..entropy import SymbolDecoder, SymbolEncoder, Tables, decode_integers, encode_integers, state_crc
 from ..errors import DamagedFile, StanhlicError
 from ..lean import lean_config_of
-from ..priors import bits, gaussian_mass, scale_indexes, scale_table
+from ..priors import bits, mixture_mass, scale_indexes, scale_table
 from ..refine import Choice, Relaxation, between, cost_of, tabulated
 from ..sync import DESYNC, index_checksums, settle, split_checksums
 from .file import STEPS, Position, describe_params, parse_params, quality_of
@@ -34,10 +34,10 @@ def tables_at(
     """Everything the coder needs at a position: quantizers, and integer tables in float64, computed on the CPU wherever the networks are."""
     net, qy, qz = model.quantizers(position)
     qy, qz = (q.detach().to("cpu") for q in (qy, qz))
-    form = model.forms.rate_form
+    mixture, form = model.mixture(position), model.forms.rate_form
     closed = form == "threshold"
     prior = net.entropy_bottleneck if form == "midpoint" else shifted(net.entropy_bottleneck)[0]
-    return (net, qy, qz, Tables(coding_tables(gaussian_pmf(qy, scale_table(), form, closed))),
+    return (net, qy, qz, Tables(coding_tables(gaussian_pmf(qy, scale_table(), form, closed, mixture))),
             Tables(coding_tables(factorized_pmf(prior, qz, form, closed))))
 
 # %% ../../nbs/stanh/04_codec.ipynb #b2d38957
@@ -181,7 +181,7 @@ class StanhCodec(Codec):
     def evaluated(self, a: StanhAnalysis, n: int) -> tuple:  # network, ŷ, likelihoods at tabulated scales
         """What the model says of a position, without a file."""
         net, qy, qz, *_ = self.at(n)
-        return net, *evaluate_at(net, qy.to(self.device), qz.to(self.device), *a.latents(net), self.model.forms, tabulated=True)
+        return net, *evaluate_at(net, qy.to(self.device), qz.to(self.device), *a.latents(net), self.model.forms, tabulated=True, mixture=self.model.mixture(place(n)))
 
     def picture(self, a: StanhAnalysis, n: int) -> np.ndarray:
         net, y_hat, _ = self.evaluated(a, n)
@@ -228,7 +228,7 @@ def relax(codec: "StanhCodec", n: int) -> tuple:
     net, qy, qz, *_ = codec.at(n)
     qy, qz = (q.to(codec.device).map(torch.clone) for q in (qy, qz))
     prior, medians = shifted(net.entropy_bottleneck) if codec.extend else (net.entropy_bottleneck, 0.0)
-    form, table = codec.model.forms.rate_form, scale_table()
+    mixture, form, table = codec.model.mixture(place(n)), codec.model.forms.rate_form, scale_table()
     edges = cell_edges(qy, form).clamp(-1e9, 1e9)
     z_costs = cost_of(factorized_mass(prior, qz, form)).detach()
     row = torch.arange(len(z_costs), device=codec.device).view(1, -1, 1, 1)
@@ -238,7 +238,7 @@ def relax(codec: "StanhCodec", n: int) -> tuple:
         parts, total = net.split(y), [cost.sum()]
         def code(i, mean, scale):
             scale = tabulated(scale, table)
-            cell = lambda k: cost_of(gaussian_mass(edges[k], edges[k + 1], scale))
+            cell = lambda k: cost_of(mixture_mass(edges[k], edges[k + 1], scale, mixture))
             v, cost = between_levels(choose, parts[i] - mean, qy, lambda k: (cell(k), cell(k + 1)))
             total.append(cost.sum())
             return v + mean
@@ -275,6 +275,6 @@ def model_config_of(
         jumps = [[2 * len(state[f"points.{i}.{part}.raw_jumps"]) for part in "yz"] for i in range(count)]
     except (KeyError, ValueError) as e:
         raise StanhlicError("these tensors do not show the sizes of a STanH model; give its configuration too, from_state_dict(state, config)") from e
-    return {"anchors": [anchor], "forms": {}, "points": [{"anchor": 0, "lambda": None, "kind": "anchor", "form": "symmetric", "jumps": n} for n in jumps]}
+    return {"anchors": [anchor], "forms": {}, "points": [{"anchor": 0, "lambda": None, "kind": "anchor", "form": "symmetric", "jumps": n, "mixture": f"points.{i}.mixture" in state} for i, n in enumerate(jumps)]}
 
 StanhCodec.config_of = staticmethod(model_config_of)

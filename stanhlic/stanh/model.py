@@ -15,7 +15,7 @@ from ..codec import Coded
 from ..lean import Lean, LeanConfig
 from ..errors import StanhlicError
 from ..modelfile import check_sizes
-from ..priors import scale_indexes, scale_table
+from ..priors import GAUSSIAN, scale_indexes, scale_table
 from . import rate as R
 from .file import STEPS, Position, settled
 from .quantizer import STanH, Staircase, interpolate
@@ -30,15 +30,17 @@ class RatePoint(nn.Module):
         z: STanH,                 # quantizer of the side information
         anchor: int = 0,          # which network it serves
         lmbda: float = 0.013,     # λ of its training
-        kind: str = "anchor",     # "anchor" or "derivation"
+        kind: str = "anchor",     # "anchor", "derivation" or "joint"
+        mixture=None,             # weights of `priors.mixture_mass` for y, three numbers; None: a Gaussian
     ):
         super().__init__()
         self.y, self.z, self.anchor, self.lmbda, self.kind = y, z, anchor, lmbda, kind
+        self.register_buffer("mixture", None if mixture is None else torch.as_tensor(mixture, dtype=torch.float32))
 
     def record(self) -> dict:
         """What the weight file says about this point besides its numbers."""
         return {"anchor": self.anchor, "lambda": self.lmbda, "kind": self.kind, "form": self.y.form,
-                "jumps": [self.y.num_levels - 1, self.z.num_levels - 1]}
+                "jumps": [self.y.num_levels - 1, self.z.num_levels - 1]} | ({} if self.mixture is None else {"mixture": True})
 
 # %% ../../nbs/stanh/03_model.ipynb #7a639af8
 def rounding_point(
@@ -108,12 +110,21 @@ class StanhModel(Coded, nn.Module):
         z = interpolate(low.z, high.z, alpha) if self.forms.interpolate_z else low.z.staircase()
         return self.anchors[low.anchor], interpolate(low.y, high.y, alpha), z
 
+    def mixture(self, position: Position) -> torch.Tensor | None:  # [3]; None: a Gaussian
+        """Weights of the mixture that y follows at a position, interpolated like the quantizers."""
+        position = self.settled(position)
+        near = [p.mixture for p in self.points[position.level:position.level + 1 + (position.alpha > 0)]]
+        if all(m is None for m in near): return None
+        near = [torch.tensor(GAUSSIAN) if m is None else m.cpu() for m in near]
+        return near[0] if len(near) == 1 else torch.lerp(*near, position.alpha / STEPS)
+
     def forward(self, x, quality=None, point=None, beta=None):
         """Evaluation: `quality` in [0, 100]. Training: index `point` of a rate point and its `beta` for (y, z)."""
         if beta is not None: return simulate(*self.quantizers(Position(point, 0)), x, beta, self.forms)
-        net, qy, qz = self.quantizers(Position(point, 0) if quality is None else position_of(quality, len(self.points)))
+        position = Position(point, 0) if quality is None else position_of(quality, len(self.points))
+        net, qy, qz = self.quantizers(position)
         y = net.g_a(x).float()
-        y_hat, likelihoods = evaluate_at(net, qy.to(y.device), qz.to(y.device), y, net.h_a(y).float(), self.forms)
+        y_hat, likelihoods = evaluate_at(net, qy.to(y.device), qz.to(y.device), y, net.h_a(y).float(), self.forms, mixture=self.mixture(position))
         return {"x_hat": net.g_s(y_hat).float(), "likelihoods": likelihoods}
 
     def aux_loss(self) -> torch.Tensor:
@@ -129,26 +140,27 @@ def evaluate_at(
     z: torch.Tensor,            # side information [N, C, H/64, W/64]
     forms: Forms,
     tabulated: bool = False,    # scales as the coder sees them: those of its table
+    mixture: torch.Tensor = None,  # of `StanhModel.mixture`
 ) -> tuple:                     # ŷ, likelihoods of y and z
     """What the decoder will know, and the likelihoods the coder will pay for."""
     z_hat, p_z = _hard_z(net, qz, z, forms)
     slices, p_y, table = net.split(y), [], scale_table().float().to(y.device)
     def code(i, mean, scale):
         if tabulated: scale = table[scale_indexes(scale).long()]
-        v, likelihood = _hard_y(slices[i] - mean, scale, qy, forms)
+        v, likelihood = _hard_y(slices[i] - mean, scale, qy, forms, mixture)
         p_y.append(likelihood)
         return v + mean
     y_hat = net.latents(z_hat, code, qy.step)
     return y_hat, {"y": net.join(p_y, y.shape), "z": p_z}
 
 # %% ../../nbs/stanh/03_model.ipynb #babf7d80
-def _hard_y(v, scale, qy, forms):
+def _hard_y(v, scale, qy, forms, mixture):
     """Hard value of the residual `v` and its likelihood, both shaped like `v`."""
     if forms.rate_form == "midpoint":
         v = qy.hard(v)
         return v, R.gaussian_midpoint(v, scale, qy)
     k = qy.index(v, extend=True)
-    return qy.dequantize(k), torch.exp2(-R.bits_hard(k, scale, qy))
+    return qy.dequantize(k), torch.exp2(-R.bits_hard(k, scale, qy, mixture=mixture))
 
 def _hard_z(net, qz, z, forms):
     """Hard ẑ and its likelihood; the published form does not subtract the median."""
@@ -224,15 +236,16 @@ class _Record:
     form: str
     kind: str
     jumps: tuple[int, ...]
+    mixture: bool = False
 
     def __post_init__(self):
         check_sizes(self, anchor=0)
         if len(self.jumps) != 2 or self.form not in ("ordered", "symmetric", "free") or self.kind not in ("anchor", "derivation", "joint"): raise StanhlicError(f"a rate point of form {self.form[:20]!r}, kind {self.kind[:20]!r} and {len(self.jumps)} numbers of jumps")
 
 def _build_point(p):
-    r = _Record(p["anchor"], p["form"], p["kind"], tuple(p["jumps"]))
+    r = _Record(p["anchor"], p["form"], p["kind"], tuple(p["jumps"]), p.get("mixture", False))
     y, z = (STanH.from_extrema(n / 2, n, symmetric=r.form == "symmetric", free=r.form == "free") for n in r.jumps)
-    return RatePoint(y, z, r.anchor, p["lambda"] if p["lambda"] is None else p["lambda"] + 0, r.kind)
+    return RatePoint(y, z, r.anchor, p["lambda"] if p["lambda"] is None else p["lambda"] + 0, r.kind, GAUSSIAN if r.mixture else None)
 
 def build_model(config: dict) -> StanhModel:
     """The untrained model a configuration describes; raises `StanhlicError` for one that no model has."""

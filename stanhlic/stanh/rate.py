@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ..entropy import integer_tables
 from ..errors import StanhlicError
-from ..priors import gaussian_mass, lower_bound
+from ..priors import gaussian_mass, lower_bound, mixture_mass
 from .quantizer import Quantizer, cache_parts, cell_index, take
 
 # %% ../../nbs/stanh/01_rate.ipynb #dda8a928
@@ -43,10 +43,11 @@ def gaussian_pmf(
     sigma: torch.Tensor,      # [S] scales, for coding `priors.scale_table()`
     form: str = "threshold",  # "threshold" or "midpoint"
     closed: bool = False,     # finite outer cells, for coding
+    mixture: torch.Tensor = None,  # weights of `priors.mixture_mass` [3]; None: one Gaussian, as published
 ) -> torch.Tensor:            # [S, L] float64
     """Probability of each level for each scale (STanH, conditional Gaussian of y)."""
     edges = cell_edges(quantizer.staircase().detach().to("cpu", torch.float64), form, closed)
-    return gaussian_mass(edges[:-1], edges[1:], sigma.double().cpu()[:, None])
+    return mixture_mass(edges[:-1], edges[1:], sigma.double().cpu()[:, None], mixture if mixture is None else mixture.double().cpu())
 
 # %% ../../nbs/stanh/01_rate.ipynb #c3beaa70
 def factorized_mass(
@@ -89,11 +90,12 @@ def bits_hard(
     sigma: torch.Tensor,      # σ of each element, shape of k
     quantizer: Quantizer,     # L = T+1 levels
     form: str = "threshold",  # "threshold" or "midpoint"
+    mixture: torch.Tensor = None,  # weights of `priors.mixture_mass` [3]; None: one Gaussian
 ) -> torch.Tensor:            # bits, shape of k
-    """Bits of given cells under a centered Gaussian; differentiable in σ and the quantizer, blind to a change of cell."""
+    """Bits of given cells under a centered Gaussian or a mixture; differentiable in σ and the quantizer, blind to a change of cell."""
     edges = cell_edges(quantizer, form).clamp(-_FAR, _FAR)
     k = k.clamp(0, len(edges) - 2)
-    return _bits(gaussian_mass(take(edges, k), take(edges, k + 1), sigma.to(edges.dtype)))
+    return _bits(mixture_mass(take(edges, k), take(edges, k + 1), sigma.to(edges.dtype), mixture))
 
 # %% ../../nbs/stanh/01_rate.ipynb #9e8548e0
 def factorized_bits_hard(
