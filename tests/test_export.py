@@ -2,6 +2,7 @@
 import gzip
 import json
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -54,7 +55,12 @@ def exported(tmp_path_factory, cli):
     from stanhlic.progressive.model import model_config as staged_config, random_model
     staged = random_model(PROGRESSIVE_LEAN_SMOKE)
     save_weights(folder / "staged.safetensors", staged.state_dict(), {"system": "progressive", "name": "staged", "config": staged_config(staged), "provenance": {"seed": 0}})
-    files = {"lean": lean_model(folder), "published": published_model(folder), "staged": folder / "staged.safetensors"} | {kind: CORPUS / f"{kind}.safetensors" for kind in ("stanh", "rnn", "progressive")}
+    from stanhlic.rnn.model import RnnHyper
+    from stanhlic.rnn.networks import RNN_SMALL
+    torch.manual_seed(0)
+    layered = RnnHyper(RNN_SMALL)
+    save_weights(folder / "layered.safetensors", layered.state_dict(), {"system": "rnn", "name": "layered", "config": asdict(RNN_SMALL), "provenance": {"seed": 0}})
+    files = {"lean": lean_model(folder), "layered": folder / "layered.safetensors", "published": published_model(folder), "staged": folder / "staged.safetensors"} | {kind: CORPUS / f"{kind}.safetensors" for kind in ("stanh", "rnn", "progressive")}
     for name, path in files.items():
         done = cli("export", path, folder / name)
         assert done.returncode == 0, done.stderr
@@ -68,6 +74,7 @@ def exported(tmp_path_factory, cli):
     ("staged", ["analysis", "hyper_analysis", "hyper_synthesis", "slice0_black", "slice1_whole", "join", "refinement", "synthesis"]),
     ("published", ["anchor0_analysis", "anchor0_slice0", "anchor0_synthesis", "anchor1_hyper_synthesis", "anchor1_slice1_whole"]),
     ("rnn", ["encoder", "hyper_encoder", "hyper_decoder", "decoder"]),
+    ("layered", ["encoder", "hyper_encoder", "hyper_decoder", "known", "decoder"]),
     ("progressive", ["hyper_base", "base0", "base0_whole", "residual0_mean", "residual0_scale", "residual0_whole", "refine0_0", "synthesis_base", "synthesis_top"])])
 def test_every_network_is_there_and_agrees(exported, name, some):
     """The exporter itself refuses differences above 1e-5; here, that it compared at all, at a size that it had not seen."""
@@ -83,10 +90,10 @@ def test_every_network_is_there_and_agrees(exported, name, some):
         assert dims and all(d.dim_param for d in dims) or not dims and n.endswith("join")  # heights and widths are free
 
 
-@pytest.mark.parametrize("name", ["lean", "stanh", "published", "staged", "rnn", "progressive"])
+@pytest.mark.parametrize("name", ["lean", "stanh", "published", "staged", "rnn", "layered", "progressive"])
 def test_the_plan_names_what_is_known_by_then(exported, name):
     told = exported[name][0]
-    given, known = {"x", "step", "z_hat", "residual", "mean", "scale", "y_hat", *(f"{kind}{i}" for kind in "hc" for i in range(1, 5))}, set()
+    given, known = {"x", "step", "z_hat", "residual", "mean", "scale", "symbols", "y_hat", *(f"{kind}{i}" for kind in "hc" for i in range(1, 5))}, set()
     for step in told["plan"]:
         if "run" in step:
             assert set(step["inputs"]) <= given | known, step

@@ -24,13 +24,13 @@ def three(models):
     from stanhlic.progressive.networks import PROGRESSIVE_SMOKE
     from stanhlic.rnn.codec import RnnCodec
     from stanhlic.rnn.model import RnnHyper
-    from stanhlic.rnn.networks import RnnConfig
+    from stanhlic.rnn.networks import RNN_SMALL, RnnConfig
     from stanhlic.stanh.codec import StanhCodec
     from dataclasses import asdict, replace
     w = load_weights(models / "tiny.safetensors")
     rnn, progressive = RnnHyper(RnnConfig(layers=2, width=0.0625, latent=8, hyper=8)), random_model(replace(PROGRESSIVE_SMOKE, rems=(20.0,)))
-    lean = random_model(PROGRESSIVE_LEAN_SMOKE)
-    found = {"stanh": (StanhCodec.build, w.header["config"], w.tensors), "rnn": (RnnCodec.build, asdict(rnn.config), rnn.state_dict()),
+    lean, layered = random_model(PROGRESSIVE_LEAN_SMOKE), RnnHyper(RNN_SMALL)
+    found = {"stanh": (StanhCodec.build, w.header["config"], w.tensors), "rnn": (RnnCodec.build, asdict(rnn.config), rnn.state_dict()), "rnn lean": (RnnCodec.build, asdict(layered.config), layered.state_dict()),
              "progressive": (ProgressiveCodec.build, model_config(progressive), progressive.state_dict()), "progressive lean": (ProgressiveCodec.build, model_config(lean), lean.state_dict())}
     return {k: (build, json.loads(json.dumps(config)), tensors) for k, (build, config, tensors) in found.items()}
 
@@ -68,7 +68,7 @@ def refused(path):
 HUGE = [-1, 10 ** 7, 10 ** 400, -2.5, None, "9", [], [8] * 200_000, {"a": 1}]
 
 
-@pytest.mark.parametrize("kind", ["stanh", "rnn", "progressive", "progressive lean"])
+@pytest.mark.parametrize("kind", ["stanh", "rnn", "rnn lean", "progressive", "progressive lean"])
 def test_every_number_of_a_configuration_is_bounded(three, kind, tmp_path):
     """Whatever one entry is replaced by, the model is the same, or is refused before anything of that size exists."""
     build, config, tensors = three[kind]

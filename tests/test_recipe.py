@@ -64,7 +64,7 @@ def known_settings(room):
     """All that --set takes in the stages of a system, and the options of the command."""
     profiles = yaml.safe_load((ROOT / "stanhlic" / room / "profiles.yaml").read_text(encoding="utf-8"))
     own = {k for stages in profiles.values() for s in stages.values() for k in s}
-    return own | set(Plan.__dataclass_fields__) | set({"stanh": stanh._OPTIONS, "progressive": progressive._OPTIONS, "rnn": {}}[room])
+    return own | set(Plan.__dataclass_fields__) | set({"stanh": stanh._OPTIONS, "progressive": progressive._OPTIONS, "rnn": rnn._OPTIONS}[room])
 
 
 @pytest.mark.parametrize("room, title", [("stanh", "STanH"), ("progressive", "progressive"), ("rnn", "RNN")])

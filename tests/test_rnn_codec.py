@@ -1,5 +1,6 @@
 """The layered codec: files of layers, cuts, incremental decoding, damage, truncation, targets."""
 import warnings
+from dataclasses import asdict
 from functools import cache
 
 import numpy as np
@@ -8,27 +9,31 @@ import torch
 
 from stanhlic.container import Header, describe, pack, read_header, unpack
 from stanhlic.entropy import encode_integers
+from stanhlic.datasets import sample_photograph
 from stanhlic.errors import CutFileWarning, StanhlicError
+from stanhlic.images import to_tensor
 from stanhlic.metrics import psnr
 from stanhlic.rnn import codec as room
 from stanhlic.rnn.codec import RnnCodec, read_block, truncate, write_block
 from stanhlic.rnn.model import build_model
+from stanhlic.rnn.networks import RNN_SMALL
+from stanhlic.rnn.start import principal_start
 
 SMALL = dict(width=0.0625, latent=8, hyper=8, latent_gain=1000.0, init_scale=3.0)
-VARIANTS = {"hyper": {}, "bare": dict(hyperprior=False), "means": dict(mean_scale=True), "hidden1": dict(hidden_kernel=1), "two": dict(layers=2)}
+VARIANTS = {"hyper": {}, "bare": dict(hyperprior=False), "means": dict(mean_scale=True), "hidden1": dict(hidden_kernel=1), "two": dict(layers=2), "lean": asdict(RNN_SMALL)}
 
 
 @cache
 def make(name="hyper"):
     torch.manual_seed(0)
     model = build_model(SMALL | VARIANTS[name])
-    if model.config.hyperprior: torch.nn.init.constant_(model.hdec.out.bias, 1.5)   # σ as large as y, as training would make it
+    if model.config.lean: principal_start(model, torch.cat([to_tensor(sample_photograph()[y:y + 128, 100:228]) for y in (0, 200)]), (0.001, 0.002, 0.004, 0.008))
+    elif model.config.hyperprior: torch.nn.init.constant_(model.hdec.out.bias, 1.5)   # σ as large as y, as training would make it
     return RnnCodec(model, name)
 
 
 @cache
 def photo(height=100, width=150):
-    from stanhlic.datasets import sample_photograph
     return sample_photograph(320)[40:40 + height, 60:60 + width]
 
 
@@ -62,7 +67,7 @@ def test_layers_are_bit_identical(name):
         assert unpack(files[-1])[1][:len(unpack(data)[1])] == unpack(data)[1]
 
 
-@pytest.mark.parametrize("name", ("hyper", "bare", "means"))
+@pytest.mark.parametrize("name", ("hyper", "bare", "means", "lean"))
 def test_symbols_come_back(name, monkeypatch):
     """ŷ and ẑ of the decoder equal the encoder's, every layer."""
     sent, got, write, read = [], [], room.write_block, room.read_block
@@ -80,12 +85,13 @@ def test_any_size(height, width):
     assert picture.shape == (height, width, 3) and np.array_equal(picture, a.picture(2))
 
 
-def test_picture_is_what_the_model_says():
+@pytest.mark.parametrize("name", ("hyper", "lean"))
+def test_picture_is_what_the_model_says(name):
     """The codec's pictures are those of `model(x)` in evaluation, but for the double precision of σ."""
-    from stanhlic.images import pad, to_array, to_tensor, unpad
-    with torch.no_grad(): out = make().model(pad(to_tensor(photo())))
+    from stanhlic.images import pad, to_array, unpad
+    with torch.no_grad(): out = make(name).model(pad(to_tensor(photo())))
     for k, x_hat in enumerate(out["x_hat"], 1):
-        assert np.abs(to_array(unpad(x_hat, 100, 150)).astype(int) - coded()[0].picture(k)).max() <= 1
+        assert np.abs(to_array(unpad(x_hat, 100, 150)).astype(int) - coded(name)[0].picture(k)).max() <= 1
 
 
 def test_bf16_transforms_round_trip():
@@ -100,7 +106,7 @@ def test_states_are_reset_between_pictures():
     assert make().encode(photo()) == first == coded()[1][-1]
 
 
-@pytest.mark.parametrize("name", ("hyper", "bare", "means"))
+@pytest.mark.parametrize("name", ("hyper", "bare", "means", "lean"))
 def test_estimate_and_real_bytes_agree(name):
     a, files = coded(name)
     for k, data in enumerate(files, 1):

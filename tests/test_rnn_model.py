@@ -1,12 +1,18 @@
 """The recurrent layered model: padding, counts, shapes, states, loss, likelihoods."""
+from dataclasses import asdict, replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from stanhlic.datasets import sample_photograph
 from stanhlic.errors import StanhlicError
+from stanhlic.images import to_tensor
 from stanhlic.rnn.cells import ConvLSTM, SameConv2d, same_padding
+from stanhlic.rnn.lean import Memory, knowledge
 from stanhlic.rnn.model import RnnHyper, factorized_likelihood, gaussian_likelihood, quantize
-from stanhlic.rnn.networks import RNN, Decoder, Encoder, HyperDecoder, HyperEncoder, RnnConfig, scaled
+from stanhlic.rnn.networks import RNN, RNN_SMALL, Decoder, Encoder, HyperDecoder, HyperEncoder, RnnConfig, scaled
+from stanhlic.rnn.start import principal_start, step_for
 from stanhlic.rnn.training import PRESETS, distortion, layered_loss
 
 SMALL = dict(width=0.0625, latent=8, hyper=8, latent_gain=1000.0)
@@ -84,7 +90,7 @@ def test_state_dict_keys():
     assert {"enc.r1.x2g.weight", "dec.r4.h2g.bias", "henc.out.weight", "hdec.inp.bias", "eb.3.quantiles"} <= keys
 
 
-@pytest.mark.parametrize("bad", (dict(layers=0), dict(hidden_kernel=2), dict(rounding="soft"), dict(hyper=6), dict(width=0)))
+@pytest.mark.parametrize("bad", (dict(layers=0), dict(hidden_kernel=2), dict(rounding="soft"), dict(hyper=6), dict(width=0), dict(lean=True), dict(quarter=1), dict(memory=0)))
 def test_impossible_sizes_are_refused(bad):
     with pytest.raises(StanhlicError): RnnConfig(**bad).check()
 
@@ -104,7 +110,7 @@ def test_weights_are_shared_and_priors_are_not():
     assert len({p.data_ptr() for p in (eb._matrix0 for eb in model.eb)}) == 4
 
 
-@pytest.mark.parametrize("change", ({}, dict(hyperprior=False), dict(mean_scale=True), dict(hidden_kernel=1), dict(layers=6)))
+@pytest.mark.parametrize("change", ({}, dict(hyperprior=False), dict(mean_scale=True), dict(hidden_kernel=1), dict(layers=6), asdict(RNN_SMALL)))
 def test_variants_train_and_evaluate(change):
     model, x = small(**change), torch.rand(2, 3, 64, 64)
     for rounding in ("noise", "ste"):
@@ -153,6 +159,45 @@ def test_bf16_autocast_keeps_memory_and_likelihoods_in_single_precision():
     with torch.autocast("cpu", torch.bfloat16):
         out, (_, states) = model(x), model.enc(x)
     assert {t.dtype for t in (*out["x_hat"], *(p for l in out["likelihoods"] for p in l.values()), *(c for _, c in states))} == {torch.float32}
+
+
+# %% the lean shape
+
+def started():
+    """An untrained lean model that begins as principal components, and a photograph."""
+    torch.manual_seed(0)
+    x = torch.cat([to_tensor(sample_photograph()[y:y + 128, 100:228]) for y in (0, 200)])
+    return principal_start(RnnHyper(replace(RNN_SMALL, latent=32, eighth=24)), x, PRESETS["rd-sheet"].lambdas).eval(), x
+
+
+def test_the_start_sends_a_better_picture_with_every_layer():
+    model, x = started()
+    with torch.no_grad(): errors = [F.mse_loss(o, x).item() for o in model(x)["x_hat"]]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.003
+    assert model.log_step[:, 0, 0, 0].exp().tolist() == pytest.approx([step_for(v) for v in PRESETS["rd-sheet"].lambdas])
+
+
+def test_a_layer_begins_at_what_the_one_before_left_open():
+    model, _ = started()
+    v, scale = torch.randn(1, 32, 4, 4).round(), torch.rand(1, 32, 4, 4) + 0.2
+    width = model.spread(1, model.learn([], v, scale), v)
+    assert torch.allclose(width, 2 ** 0.5 * (scale ** -2 + 12) ** -0.5, rtol=1e-4) and torch.equal(model.spread(0, None, v), model.size[0])
+    assert torch.equal(knowledge(v, scale)[0].sign(), v.sign())
+
+
+def test_symbols_of_a_layer_move_the_scales_of_the_next():
+    model, x = started()
+    with torch.no_grad():
+        y, z = model.enc(x - 0.5)[0], torch.zeros(2, 8, 2, 2)
+        parameters, states = model.hdec(z)
+        same = [model.hdec(z, model.learn(states, v, torch.ones_like(y)))[0] for v in (torch.zeros_like(y), torch.ones_like(y))]
+    assert not torch.equal(*same)
+
+
+def test_a_silent_memory_passes_everything_on():
+    memory, x = Memory(6, 4), torch.randn(1, 6, 4, 4)
+    torch.nn.init.zeros_(memory.out.weight); torch.nn.init.zeros_(memory.out.bias)
+    assert torch.equal(memory(x)[0], x)
 
 
 # %% loss

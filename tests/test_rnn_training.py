@@ -37,6 +37,9 @@ def test_schedule():
     rows = {}
     for s.step in (0, 5, 9, 10, 19, 20, 50, 99): rows[s.step] = s.layers, round(s.rate_weight, 2)
     assert rows == {0: (1, 0.1), 5: (1, 0.55), 9: (1, 0.91), 10: (2, 1.0), 19: (2, 1.0), 20: (4, 1.0), 50: (4, 1.0), 99: (4, 1.0)}
+    free = room.Schedule(100, 4, side=0.2)
+    for free.step in (0, 19, 20): rows[free.step] = free.side_weight
+    assert [rows[n] for n in (0, 19, 20)] == [0.02, 0.02, 1.0]
     other = room.Schedule(100, 4); other.load_state_dict(s.state_dict())
     assert other.step == 99
 
@@ -44,7 +47,7 @@ def test_schedule():
 def test_profiles_ask_for_what_there_is():
     profiles = yaml.safe_load((ROOT / "stanhlic/rnn/profiles.yaml").read_text())
     assert set(profiles) == {"smoke", "compact", "paper"}
-    known = set(RnnConfig.__dataclass_fields__) | set(Plan.__dataclass_fields__) | {"name", "preset", "lambdas", "metric", "rate_mode", "curriculum", "rate_warmup", "principal_start", "validation"}
+    known = set(RnnConfig.__dataclass_fields__) | set(Plan.__dataclass_fields__) | {"name", "preset", "lambdas", "metric", "rate_mode", "curriculum", "rate_warmup", "principal_start", "validation", "store", "side"}
     for profile in profiles.values():
         assert set(profile["train"]) <= known and set(profile["train"]) >= {"name", "preset", "curriculum", "rate_warmup", "validation", "rate_mode"}
     with torch.device("meta"):
@@ -63,16 +66,30 @@ def test_smoke_run_ends_in_a_codec(photographs, tmp_path):
     assert [line["layers"] for line in lines] == [1, 2, 4, 4] and {"val_bpp4", "val_psnr1", "bpp_z"} <= set(lines[-1])
 
 
+def test_side_information_is_nearly_free_at_first():
+    model, x = room.make_model(dict(width=0.0625, latent=8, hyper=8))[0], torch.rand(2, 3, 64, 64)
+    values = []
+    for side in (0.0, 0.5):
+        torch.manual_seed(0)
+        value, facts = room.train_loss(room.PRESETS["rd-sheet"], room.Schedule(10, 4, side=side))(model, x)
+        values.append(value.item())
+    assert values[0] - values[1] == pytest.approx(0.98 * sum((5 - k) * facts[f"z{k}"].item() for k in (1, 2, 3, 4)), rel=1e-4)
+    assert facts["bpp_z"].item() == pytest.approx(sum(facts[f"z{k}"].item() for k in (1, 2, 3, 4)))
+
+
 def test_variants_by_setting(photographs, tmp_path):
     path = run(photographs, tmp_path / "a", "steps=1", "hyperprior=false", "lambdas=[0.002, 0.02]", "name=two", "curriculum=[]")
     codec = load_codec(path, device="cpu")
     assert (codec.name, codec.layers, codec.model.config.hyperprior) == ("two", 2, False)
     path = run(photographs, tmp_path / "b", "steps=1", "mean_scale=true", "rounding=noise", "rate_mode=plain", "curriculum=[]")
     assert load_codec(path, device="cpu").model.config.mean_scale
+    path = run(photographs, tmp_path / "c", "lean=true", "mean_scale=true", "quarter=16", "eighth=12", "memory=8", "feature=16", "optimizer=soap", "steps=2", "validate_every=2")
+    lean, picture = load_codec(path, device="cpu"), sample_photograph(100)
+    assert lean.model.config.lean and np.array_equal(lean.decode(lean.encode(picture)), lean.analyze(picture).picture(4))
 
 
 @pytest.mark.parametrize("change, why", (("lambda=1", "unknown setting"), ("preset=best", "unknown preset"), ("hidden_kernel=2", "hidden_kernel 2"), ("lambdas=[0]", "positive"), ("lambdas=[[1]]", "positive"), ("curriculum=0.5", "curriculum takes a list"),
-                                         ("curriculum=[[0.5]]", "give pairs"), ("curriculum=[[0.5, 0]]", "give pairs"), ("init_scale=0", "positive"), ("latent=2.5", "a whole number"), ("crop=100", "multiple of 64")))
+                                         ("lean=true", "mean_scale=true"), ("curriculum=[[0.5]]", "give pairs"), ("curriculum=[[0.5, 0]]", "give pairs"), ("init_scale=0", "positive"), ("latent=2.5", "a whole number"), ("crop=100", "multiple of 64")))
 def test_bad_settings(photographs, tmp_path, change, why):
     with pytest.raises(StanhlicError, match=why): run(photographs, tmp_path, change)
 
