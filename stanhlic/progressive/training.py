@@ -139,20 +139,34 @@ def validator(
     return validate
 
 # %% ../../nbs/progressive/07_training.ipynb #e91d7740
+def _apart(v):
+    "A weight or bias that does the same to either half of twice the channels"
+    if v.dim() == 1: return torch.cat([v, v])
+    none = torch.zeros_like(v)
+    return torch.cat([torch.cat([v, none], 1), torch.cat([none, v], 1)])
+
+def _widened(part, rest, v, heads):
+    "A parameter of a network that gives twice what the fixed-rate one gives, if it is the only one of its kind"
+    if part in ("g_a", "h_mean_s", "h_scale_s") and rest.startswith("7." if part == "g_a" else "8."): return torch.cat([v, v])
+    if part != "g_a" or not rest.startswith("8.") or "relative_position" in rest: return v
+    if ".attn." not in rest: return _apart(v)
+    order = lambda n: torch.arange(2 * n).view(2, heads, -1).transpose(0, 1).flatten()  # channels of a head, first half and second
+    if "qkv" not in rest: return _apart(v)[:, order(v.shape[1])] if v.dim() == 2 else _apart(v)
+    q, k, v = (_apart(p)[order(len(p))] for p in v.chunk(3))
+    return torch.cat([q / 2 ** 0.5, k, v])
+
 @torch.no_grad()
 def from_fixed(
     model: ProgressiveModel,
     state: dict,               # state dict of a `Zou22` of the same sizes
 ) -> ProgressiveModel:
-    """Copy a fixed-rate network into base and top; raises `StanhlicError` if sizes differ, parts lack, or the model has a single encoder."""
-    c, own = model.config, dict(model.state_dict())
-    if c.encoders == 1 or c.hypers == 1: raise StanhlicError("a model with a single encoder or hyper-decoder has no place for a fixed-rate network; use two of each")
-    moved = {}
-    twice = ("g_a", "h_mean_s", "h_scale_s") if c.decoders == 1 else ("g_a", "g_s", "h_mean_s", "h_scale_s")
+    """Copy a fixed-rate network into base and top; raises `StanhlicError` if sizes differ or parts lack."""
+    c, own, moved = model.config, dict(model.state_dict()), {}
+    networks = {"g_a": c.encoders, "g_s": c.decoders, "h_mean_s": c.hypers, "h_scale_s": c.hypers}
     for key, value in state.items():
         part, _, rest = key.partition(".")
-        if part not in twice: moved[key] = value
-        else: moved[f"{part}.0.{rest}"] = moved[f"{part}.1.{rest}"] = value
+        if networks.get(part) == 2: moved[f"{part}.0.{rest}"] = moved[f"{part}.1.{rest}"] = value
+        else: moved[key] = _widened(part, rest, value, c.level.heads)
     first = state["h_a.0.weight"]
     moved["h_a.0.weight"] = torch.cat([first, torch.zeros_like(first)], 1)
     wrong = [k for k, v in moved.items() if k not in own or own[k].shape != v.shape]
