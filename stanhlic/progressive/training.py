@@ -103,7 +103,7 @@ class Objective:
 
     def __call__(self, model, x):
         s = self.settings
-        if self.stage == "first": return first_loss(model(x), x, s["lmbda"], s["form"])
+        if self.stage == "first": return first_loss(model(x), x, s["lmbda"], s.get("form", "corrected"))
         quality = float(self.qualities[int(torch.randint(len(self.qualities), ()))])
         out = model(x, quality=quality, ranking=self.ranking, level=self.level)
         if self.stage == "rem":
@@ -130,7 +130,7 @@ def validator(
         parts = crops.to(next(model.parameters()).device).split(16)
         mean = lambda rows: np.average(rows, 0, weights=[len(x) for x in parts])
         if stage == "first":
-            rows = [first_loss(model(x), x, settings["lmbda"], settings["form"])[1] for x in parts]
+            rows = [first_loss(model(x), x, settings["lmbda"], settings.get("form", "corrected"))[1] for x in parts]
             return dict(zip(rows[0], mean([[float(v) for v in row.values()] for row in rows])))
         grid = settings.get("grid", GRID)
         mse, bpp = mean([[at(model, x, q) for q in grid] for x in parts]).T
@@ -267,7 +267,7 @@ def _profiles():
     return Path(stanhlic.__file__).parent / "progressive" / "profiles.yaml"
 
 _VARIANT = ("rem_depth", "rem_mean", "closed_loop", "support", "decoders", "hypers", "encoders")
-_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"store": "fp16", "lmbda": [0.002, 0.03], "sampling": False, "rem_points": 100, "grid": [0.0, 10.0, 100.0]}  # with an example each
+_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"store": "fp16", "lmbda": [0.002, 0.03], "form": "corrected", "rems": [7.5], "sampling": False, "rem_points": 100, "grid": [0.0, 10.0, 100.0]}  # with an example each
 
 def network_for(settings: dict, stage: str) -> Progressive:
     """Untrained network of a stage's settings: its size, with the variant they name. Raises `StanhlicError` if there is none."""
