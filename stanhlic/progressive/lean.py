@@ -55,9 +55,9 @@ def halved(
     symbols: torch.Tensor,  # in a stage, whole numbers or, while latents are refined, what lies between
 ) -> tuple:                 # how far the middle of the interval lies from the symbol, and its width; in steps
     """What a symbol leaves open of the two steps that were open before the stage."""
-    k = symbols.detach().round()
-    outer = k.abs() == 1
-    return torch.where(outer, -0.25 * k, 0.0), torch.where(outer, 0.5, 1.0)
+    k = symbols.detach().round().float()
+    outer = (k.abs() == 1).float()
+    return -0.25 * outer * k, 1 - 0.5 * outer
 
 # %% ../../nbs/progressive/02_lean.ipynb #2ed343f1
 class Refinement(nn.Module):
@@ -107,7 +107,7 @@ class Known:
         mean, scale = (v if spend else v.clone() for v in (self.mean, self.scale))
         for m, s, k in zip(*(v.split(CHANNELS, 1) for v in (mean, scale, symbols))):
             shift, width = halved(k)
-            for old, new in zip((m, s), posterior(m, s * self.step, k * self.step + m + shift * self.step, width * self.step)):
+            for old, new in zip((m, s), posterior(m, s * self.step, k.float() * self.step + m + shift * self.step, width * self.step)):
                 old.copy_(torch.where(k == UNSENT, old, new if old is m else new / self.step))
         return replace(self, base=None if spend else self.base, mean=mean, scale=scale, sent=self.sent | (symbols != UNSENT))
 
