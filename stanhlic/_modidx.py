@@ -716,6 +716,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._same_loop': ( 'progressive/training.html#_same_loop',
                                                                                              'stanhlic/progressive/training.py'),
+                                               'stanhlic.progressive.training._silence_base': ( 'progressive/training.html#_silence_base',
+                                                                                                'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._tensors': ( 'progressive/training.html#_tensors',
                                                                                            'stanhlic/progressive/training.py'),
                                                'stanhlic.progressive.training._trained': ( 'progressive/training.html#_trained',
