@@ -148,6 +148,11 @@ def layers(k):
     return {n: space[n] for n in ("every", "rows", "pictures", "maps", "codec")} | {"shown": shown, "means": k["table"], "sheet_layers": np.diff([0, *published("rnn-hyper").bpp])}
 
 
+def of_variants(k):
+    """The curves of trained variants, one for each seed, and the BD-rates between them."""
+    return {"curves": {n: [Curve(c["method"], k["kind"], c["bpp"], c["psnr"], None, c["label"]) for c in own] for n, own in k["curves"].items()}, "bd": k["bd_rate"]}
+
+
 def throughput(k): return {"rows": k["table"], "VARIANTS": dict.fromkeys(r["variant"] for r in k["table"])}
 
 
@@ -158,6 +163,7 @@ NAMES = {  # what the drawing cell of an item reads, from its kept numbers; besi
     "stanh/derivations": lambda k: {"curves": curves(k["figure"]), "labels": {"references": reference(k["figure"])}},
     "stanh/forms": lambda k: {"trained": dict.fromkeys(r["form"] for r in k["forms"]), "rows": k["forms"], "z_rows": k["interpolation_of_z"], "between": [float(r["between"]) for r in k["interpolation_of_z"]]},
     "stanh/interpolation": interpolation, "stanh/schedules_of_the_release": schedules, "ours/effort": lambda k: {"measured": k["measured"], "note": k["pieces"]}, "ours/throughput": throughput, "ours/weights": weights, "rnn/layers": layers,
+    **{f"progressive/{n}": of_variants for n in ("decoder_stage", "trained_loops", "one_or_two", "rem_variants")},
     "ours/entropy_coders": lambda k: {"rows": k["rows"], "facts": k["machine"], "count": k["symbols"]},
 }
 

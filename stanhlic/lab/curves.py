@@ -8,7 +8,7 @@ import numpy as np
 import stanhlic
 from ..errors import StanhlicError
 from ..images import read_bytes
-from ..metrics import bd_rate, pareto, to_db
+from ..metrics import bd_rate, bpp, pareto, psnr, to_db
 from .classical import CODECS
 
 ORIGINS = ("published", "full", "compact", "measured", "smoke")  # kinds of a curve; classical codecs are "measured", they have no size
@@ -94,6 +94,30 @@ def against(
             warnings.simplefilter("ignore")  # of little overlap; the row says it
             return bd_rate(*(v for c in (reference, tested) for v in pareto(c.bpp, c.quality(metric))), method)._asdict()
     except StanhlicError as e: return {"value": None, "why": str(e)}
+
+def follow(
+    codec,              # one whose files may be cut at any byte
+    array: np.ndarray,  # picture, uint8 (H, W, 3)
+    data: bytes,        # its file
+    cuts: int,          # places to cut it at, evenly in log rate from its base to its end
+) -> list:              # (bpp, PSNR in dB) at each place
+    """What the beginnings of one file show, as a decoder sees them that is fed in portions."""
+    d, at, points = codec.decoder(), 0, []
+    for place in np.geomspace(codec.cuts(data)[0], len(data), cuts).round().astype(int):
+        points.append((bpp(place, *array.shape[:2]), psnr(array, d.feed(data[at:place]).image())))
+        at = place
+    return points
+
+def excess(
+    tested: Curve,
+    reference: Curve,
+    points: int = 60,
+) -> tuple:  # PSNR in dB [points], percent of the reference's rate [points]; both empty if they share no quality
+    """How much more rate a curve needs than another at each PSNR that both reach, log rates interpolated linearly between undominated points."""
+    (b, q), (b0, q0) = (pareto(c.bpp, c.quality("psnr")) for c in (tested, reference))
+    at = np.linspace(max(q[0], q0[0]), min(q[-1], q0[-1]), points)
+    if at[0] >= at[-1]: return np.array([]), np.array([])
+    return at, 100 * (np.exp(np.interp(at, q, np.log(b)) - np.interp(at, q0, np.log(b0))) - 1)
 
 def figure_numbers(
     path: str | Path,  # .json beside a picture

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from ..errors import StanhlicError, needs
 from ..images import atomic_write
-from .curves import Curve, against
+from .curves import Curve, against, excess
 from .tables import percent
 
 with needs("figures"):
@@ -104,6 +104,18 @@ def plot_rd(
     ax.set(xlabel="rate (bits per pixel)", ylabel=METRICS[metric], title=title or "", xlim=xlim, ylim=ylim)
     if ylim is None: ax.set_ylim(top=ax.get_ylim()[1] + above * np.ptp(ax.get_ylim()))
     return ax, numbers
+
+def plot_excess(
+    pairs: list,  # (label, curve, the curve that it is held against)
+    ax,           # matplotlib axes
+    title: str,
+):
+    """Draw how much more rate curves need than others at equal PSNR, each line in the color of its first curve."""
+    for k, (label, tested, reference) in enumerate(pairs):
+        ax.plot(*excess(tested, reference), ("-", "--", ":", "-.")[k % 4], color=color(tested.method), label=label + " (smoke run)" * (tested.kind == "smoke"))
+    ax.axhline(0, color="0.6", lw=0.8)
+    ax.set(xlabel=METRICS["psnr"], ylabel="rate at equal PSNR (%)", title=title)
+    ax.legend()
 
 def plain(
     value,  # nested dicts, lists, arrays, numbers

@@ -17,7 +17,7 @@ from .file import share_count, share_quality
 from .masking import UNSENT, quality_mask
 from ..lean import LeanConfig, principal_start
 from .lean import PROGRESSIVE_LEAN, PROGRESSIVE_LEAN_SMOKE, LeanNetworks, ProgressiveLeanConfig
-from .networks import (PROGRESSIVE, PROGRESSIVE_SINGLE, PROGRESSIVE_SMOKE, Networks, base_pass,
+from .networks import (PROGRESSIVE, PROGRESSIVE_NARROW, PROGRESSIVE_SINGLE, PROGRESSIVE_SMOKE, Networks, base_pass,
     config_from_dict, config_to_dict, refine, residual_pass, top_latent)
 
 # %% ../../nbs/progressive/03_model.ipynb #d15d9aa4
@@ -212,7 +212,7 @@ def _random_published(config, seed):
     return model
 
 # %% ../../nbs/progressive/03_model.ipynb #a4c41ad6
-SIZES = {"full": PROGRESSIVE, "single": PROGRESSIVE_SINGLE, "compact": PROGRESSIVE_LEAN, "smoke": PROGRESSIVE_SMOKE, "lean-smoke": PROGRESSIVE_LEAN_SMOKE}
+SIZES = {"full": PROGRESSIVE, "single": PROGRESSIVE_SINGLE, "narrow": PROGRESSIVE_NARROW, "compact": PROGRESSIVE_LEAN, "smoke": PROGRESSIVE_SMOKE, "lean-smoke": PROGRESSIVE_LEAN_SMOKE}
 
 def new_model(
     config,  # `ProgressiveConfig` or `ProgressiveLeanConfig`

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from ..datasets import sample_photograph
 from ..errors import StanhlicError
 from ..priors import bits
 from .cuts import AnyCut, cut_loss, cut_validation
@@ -103,7 +104,7 @@ class Objective:
 
     def __call__(self, model, x):
         s = self.settings
-        if self.stage == "first": return first_loss(model(x), x, s["lmbda"], s["form"])
+        if self.stage == "first": return first_loss(model(x), x, s["lmbda"], s.get("form", "corrected"))
         quality = float(self.qualities[int(torch.randint(len(self.qualities), ()))])
         out = model(x, quality=quality, ranking=self.ranking, level=self.level)
         if self.stage == "rem":
@@ -130,7 +131,7 @@ def validator(
         parts = crops.to(next(model.parameters()).device).split(16)
         mean = lambda rows: np.average(rows, 0, weights=[len(x) for x in parts])
         if stage == "first":
-            rows = [first_loss(model(x), x, settings["lmbda"], settings["form"])[1] for x in parts]
+            rows = [first_loss(model(x), x, settings["lmbda"], settings.get("form", "corrected"))[1] for x in parts]
             return dict(zip(rows[0], mean([[float(v) for v in row.values()] for row in rows])))
         grid = settings.get("grid", GRID)
         mse, bpp = mean([[at(model, x, q) for q in grid] for x in parts]).T
@@ -139,28 +140,52 @@ def validator(
     return validate
 
 # %% ../../nbs/progressive/07_training.ipynb #e91d7740
+def _apart(v):
+    "A weight or bias that does the same to either half of twice the channels"
+    if v.dim() == 1: return torch.cat([v, v])
+    none = torch.zeros_like(v)
+    return torch.cat([torch.cat([v, none], 1), torch.cat([none, v], 1)])
+
+def _widened(part, rest, v, heads):
+    "A parameter of a network that gives twice what the fixed-rate one gives, if it is the only one of its kind"
+    if part in ("g_a", "h_mean_s", "h_scale_s") and rest.startswith("7." if part == "g_a" else "8."): return torch.cat([v, v])
+    if part != "g_a" or not rest.startswith("8.") or "relative_position" in rest: return v
+    if ".attn." not in rest: return _apart(v)
+    order = lambda n: torch.arange(2 * n).view(2, heads, -1).transpose(0, 1).flatten()  # channels of a head, first half and second
+    if "qkv" not in rest: return _apart(v)[:, order(v.shape[1])] if v.dim() == 2 else _apart(v)
+    q, k, v = (_apart(p)[order(len(p))] for p in v.chunk(3))
+    return torch.cat([q / 2 ** 0.5, k, v])
+
 @torch.no_grad()
 def from_fixed(
     model: ProgressiveModel,
     state: dict,               # state dict of a `Zou22` of the same sizes
+    quiet: float = 0.0,        # share of the channels that the base begins without
 ) -> ProgressiveModel:
-    """Copy a fixed-rate network into base and top; raises `StanhlicError` if sizes differ, parts lack, or the model has a single encoder."""
-    c, own = model.config, dict(model.state_dict())
-    if c.encoders == 1 or c.hypers == 1: raise StanhlicError("a model with a single encoder or hyper-decoder has no place for a fixed-rate network; use two of each")
-    moved = {}
-    twice = ("g_a", "h_mean_s", "h_scale_s") if c.decoders == 1 else ("g_a", "g_s", "h_mean_s", "h_scale_s")
+    """Copy a fixed-rate network into base and top; raises `StanhlicError` if sizes differ, parts lack, or `quiet` is not 0 to below 1."""
+    if not 0 <= quiet < 1: raise StanhlicError(f"quiet={quiet:g}; take 0 to below 1")
+    c, own, moved = model.config, dict(model.state_dict()), {}
+    networks = {"g_a": c.encoders, "g_s": c.decoders, "h_mean_s": c.hypers, "h_scale_s": c.hypers}
     for key, value in state.items():
         part, _, rest = key.partition(".")
-        if part not in twice: moved[key] = value
-        else: moved[f"{part}.0.{rest}"] = moved[f"{part}.1.{rest}"] = value
+        if networks.get(part) == 2: moved[f"{part}.0.{rest}"] = moved[f"{part}.1.{rest}"] = value
+        else: moved[key] = _widened(part, rest, value, c.level.heads)
     first = state["h_a.0.weight"]
-    moved["h_a.0.weight"] = torch.cat([first, torch.zeros_like(first)], 1)
+    moved["h_a.0.weight"] = torch.cat([torch.zeros_like(first), first], 1)
     wrong = [k for k, v in moved.items() if k not in own or own[k].shape != v.shape]
     if wrong: raise StanhlicError(f"the fixed-rate network has other sizes, first at {wrong[0]}; train one with the same profile")
     model.load_state_dict(own | moved)
     for branches, bias in ((model.cc_mean_transforms_prog, 0.0), (model.cc_scale_transforms_prog, 1.0), (model.lrp_transforms_prog, 0.0)):
         for branch in branches: branch[-1].weight.mul_(0.1 if branches is not model.lrp_transforms_prog else 0); branch[-1].bias.fill_(bias)
+    if quiet: _silence_base(model, quiet)
     return model
+
+def _silence_base(model, share):
+    "Leave out the channels of the base latent that vary least on the sample photograph"
+    photo = torch.from_numpy(sample_photograph()[:512, :512].copy()).permute(2, 0, 1)[None].float() / 255
+    spread, g_a = model.analyze(photo)[0].var((0, 2, 3)), model.g_a if model.config.encoders == 1 else model.g_a[0]
+    least = spread.argsort()[:int(share * len(spread))]
+    for layer in (g_a[7], *(unit.conv[4] for unit in g_a[8].conv_a)): layer.weight[least] = 0; layer.bias[least] = 0
 
 # %% ../../nbs/progressive/07_training.ipynb #e6255282
 def _file(path) -> Path:
@@ -232,13 +257,14 @@ def _initialize_lean(model, path):
 def initialize(
     model: Progressive,
     path,                     # name of a model, weight file, checkpoint or folder of a run
+    quiet: float = 0.0,       # from a fixed-rate network: share of the channels that the base begins without
 ) -> Progressive:
     """Load what fits from an earlier run; raises `StanhlicError` if it is missing, neither progressive nor fixed-rate, or of other sizes."""
     if isinstance(model, LeanModel): return _initialize_lean(model, path)
     state = _network(path)
     if "cc_mean_transforms_prog.0.0.weight" not in state:
         if "h_a.0.weight" not in state: raise StanhlicError(f"{path}: neither a progressive nor a fixed-rate network; give another --init")
-        return from_fixed(model, state)
+        return from_fixed(model, state, quiet)
     own = model.state_dict()
     optional = lambda k: k.startswith("post_latent.")
     wrong = [k for k in own.keys() | state.keys() if not optional(k) and (k not in own or k not in state or own[k].shape != state[k].shape)]
@@ -253,7 +279,7 @@ def _profiles():
     return Path(stanhlic.__file__).parent / "progressive" / "profiles.yaml"
 
 _VARIANT = ("rem_depth", "rem_mean", "closed_loop", "support", "decoders", "hypers", "encoders")
-_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"store": "fp16", "lmbda": [0.002, 0.03], "sampling": False, "rem_points": 100, "grid": [0.0, 10.0, 100.0]}  # with an example each
+_OPTIONS = {k: getattr(ProgressiveConfig, k) for k in _VARIANT} | {"store": "fp16", "lmbda": [0.002, 0.03], "form": "corrected", "rems": [7.5], "quiet": 0.5, "sampling": False, "rem_points": 100, "grid": [0.0, 10.0, 100.0]}  # with an example each
 
 def network_for(settings: dict, stage: str) -> Progressive:
     """Untrained network of a stage's settings: its size, with the variant they name. Raises `StanhlicError` if there is none."""
@@ -297,7 +323,7 @@ def run(
     check_name(settings.get("name", f"progressive-{profile}"))
     torch.manual_seed(plan.seed)
     model = network_for(settings, stage)
-    if init: _same_loop(model, init); initialize(model, init)
+    if init: _same_loop(model, init); initialize(model, init, settings.get("quiet", 0.0))
     elif stage != "first" and profile != "smoke": raise StanhlicError(f"stage {stage} starts from an earlier one; give its folder or weight file with --init")
     freeze(model, stage, settings.get("lrp", True))
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
