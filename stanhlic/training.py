@@ -22,6 +22,7 @@ from tqdm import tqdm
 from .datasets import find_dataset, has_dataset, list_datasets, sample_photograph
 from .errors import StanhlicError, needs, printable
 from .images import atomic_write, find_files, free_memory, is_image_name, keep_memory, read_image
+from .modelfile import resolve_precision
 from .soap import SOAP
 with needs("train"):
     from accelerate import Accelerator
@@ -260,9 +261,7 @@ def precision_of(
 ) -> str:                 # "bf16" or "no"
     """Precision of a plan's networks on a device: what the plan says, or bfloat16 where the device has instructions for it."""
     if plan.precision != "auto": return plan.precision
-    if str(device).startswith("cuda"): fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else: fast = torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX"))
-    return "bf16" if fast else "no"
+    return "bf16" if resolve_precision("auto", device) == "bf16" else "no"
 
 # %% ../nbs/ground/10_training.ipynb #6bef59a3
 def learning_rate(
