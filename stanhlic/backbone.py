@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ZOU22', 'ZOU22_COMPACT', 'Zou22Config', 'GDN', 'relative_positions', 'to_windows', 'from_windows', 'shift_mask',
            'WindowAttention', 'ResidualUnit', 'AttentionGate', 'analysis', 'synthesis', 'hyper_analysis',
-           'hyper_synthesis', 'slice_network', 'FixedRate', 'add_noise', 'round_ste', 'Zou22', 'initialize',
+           'hyper_synthesis', 'slice_network', 'FixedRate', 'add_noise', 'round_ste', 'Sliced', 'Zou22', 'initialize',
            'block_components', 'awake', 'renew_entropy', 'rate']
 
 # %% ../nbs/ground/06_backbone.ipynb #6fa91466
@@ -152,12 +152,18 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.window, self.shift, self.attn = window, shift, _WindowHeads(channels, window, heads)
 
-    def forward(self, x):
-        h, w = x.shape[-2:]
+    def attend(
+        self,
+        x: torch.Tensor,  # [N, H, W, C]
+    ) -> torch.Tensor:    # same shape
+        """What attention alone makes of a map, without the residual."""
+        h, w = x.shape[1:3]
         mask = shift_mask(h, w, self.window, self.shift).to(x.device) if self.shift else None
-        y = torch.roll(x.permute(0, 2, 3, 1), (-self.shift, -self.shift), (1, 2))
+        y = torch.roll(x, (-self.shift, -self.shift), (1, 2))
         y = from_windows(self.attn(to_windows(y, self.window), mask), self.window, h, w)
-        return x + torch.roll(y, (self.shift, self.shift), (1, 2)).permute(0, 3, 1, 2)
+        return torch.roll(y, (self.shift, self.shift), (1, 2))
+
+    def forward(self, x): return x + self.attend(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 # %% ../nbs/ground/06_backbone.ipynb #28d412ef
 class ResidualUnit(nn.Module):
@@ -291,19 +297,24 @@ def round_ste(v: torch.Tensor) -> torch.Tensor:
     return v + (torch.round(v) - v).detach()
 
 # %% ../nbs/ground/06_backbone.ipynb #92aba61a
-class Zou22(FixedRate):
-    """The backbone of Zou et al. (2022) with hyperprior, channel slices and latent residual prediction."""
+class Sliced(FixedRate):
+    """A codec with hyperprior, channel slices and latent residual prediction, whatever its transforms (Zou et al. 2022, sec. 3)."""
 
     predictors = ("h_a", "h_mean_s", "h_scale_s", "cc_mean_transforms", "cc_scale_transforms", "lrp_transforms")  # trained at `lr_predictors`
 
     def __init__(
         self,
-        config: Zou22Config = ZOU22,
+        config,             # with width, latent, slices, support and context, as `Zou22Config` has them
+        g_a: nn.Module,     # image [N, 3, H, W] → y [N, M, H/16, W/16]
+        g_s: nn.Module,     # ŷ → image
+        h_a: nn.Module,     # y → z [N, C, H/64, W/64]
+        h_mean_s: nn.Module,  # ẑ → feature of the means, shaped like y
+        h_scale_s: nn.Module, # ẑ → feature of the scales
     ):
         super().__init__()
         self.config, c = config, config
-        self.g_a, self.g_s, self.h_a = analysis(c), synthesis(c), hyper_analysis(c)
-        self.h_mean_s, self.h_scale_s, supports = hyper_synthesis(c), hyper_synthesis(c), [min(i, c.support) for i in range(c.slices)]
+        self.g_a, self.g_s, self.h_a, self.h_mean_s, self.h_scale_s = g_a, g_s, h_a, h_mean_s, h_scale_s
+        supports = [min(i, c.support) for i in range(c.slices)]
         self.cc_mean_transforms = nn.ModuleList(slice_network(c, s) for s in supports)
         self.cc_scale_transforms = nn.ModuleList(slice_network(c, s) for s in supports)
         self.lrp_transforms = nn.ModuleList(slice_network(c, s + 1) for s in supports)
@@ -325,13 +336,18 @@ class Zou22(FixedRate):
             done.append(y_hat + 0.5 * torch.tanh(lrp(torch.cat([means, y_hat.to(means.dtype)], 1))))
         return torch.cat(done, 1)
 
+class Zou22(Sliced):
+    """The convolutional backbone of Zou et al. (2022)."""
+
+    def __init__(
+        self,
+        config: Zou22Config = ZOU22,
+    ):
+        super().__init__(config, analysis(config), synthesis(config), hyper_analysis(config), hyper_synthesis(config), hyper_synthesis(config))
+
 # %% ../nbs/ground/06_backbone.ipynb #5c78f0ee
-@torch.no_grad()
-def initialize(
-    net: Zou22,                   # changed in place
-    crops: torch.Tensor = None,   # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64: start as their principal components
-) -> Zou22:
-    """Initial weights for a network that is to be trained from scratch."""
+def _keep_variance(net):
+    "Let every convolution of a fresh network keep the variance, scales begin near one, and the residual prediction at nothing"
     for m in net.modules():
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
         elif isinstance(m, nn.ConvTranspose2d): nn.init.normal_(m.weight, std=0.7 * (4 / (25 * m.weight.shape[0])) ** 0.5)
@@ -339,6 +355,15 @@ def initialize(
         nn.init.zeros_(m.bias)
     for branch in net.cc_scale_transforms: nn.init.ones_(branch[-1].bias)
     for branch in net.lrp_transforms: nn.init.zeros_(branch[-1].weight)
+    return net
+
+@torch.no_grad()
+def initialize(
+    net: Zou22,                   # changed in place
+    crops: torch.Tensor = None,   # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64: start as their principal components
+) -> Zou22:
+    """Initial weights for a network that is to be trained from scratch."""
+    _keep_variance(net)
     net.g_s[-1].weight.mul_(0.1); nn.init.constant_(net.g_s[-1].bias, 0.45)
     return net if crops is None else _principal_start(net, crops)
 
@@ -393,7 +418,7 @@ def _principal_start(net, crops):
 # %% ../nbs/ground/06_backbone.ipynb #9e54d1be
 @torch.no_grad()
 def awake(
-    net: Zou22,
+    net: Sliced,
     x: torch.Tensor,  # [N, 3, H, W] in [0, 1], sides multiples of 64
 ) -> float:           # 0 to 1; near 1 in a healthy network
     """Share of the slice networks' first hidden units that respond at some position of the pictures."""
@@ -408,13 +433,13 @@ def awake(
 # %% ../nbs/ground/06_backbone.ipynb #61140710
 @torch.no_grad()
 def renew_entropy(
-    net: Zou22,            # changed in place; its transforms stay as they are
+    net: Sliced,           # changed in place; its transforms stay as they are
     crops: torch.Tensor,   # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64
     slices: bool = False,  # the slice networks too, not the hyperprior alone
-) -> Zou22:
+) -> Sliced:
     """Restart the hyperprior, or the whole entropy model, for the latents the network has."""
     old = ("g_a.", "g_s.") if slices else ("g_a.", "g_s.", "cc_", "lrp_")
-    new = initialize(Zou22(net.config)).to(crops.device).state_dict()
+    new = _keep_variance(type(net)(net.config)).to(crops.device).state_dict()
     net.load_state_dict(net.state_dict() | {k: v for k, v in new.items() if not k.startswith(old)})
     y = net.g_a(crops)
     if slices: _start_slices(net, y)

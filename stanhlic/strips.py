@@ -24,7 +24,8 @@ def _felt(network, channels, step, count, dim, after):
     x = x.to(next((p.device for p in network.parameters()), "cpu"))
     spoiled = network(x).isnan().any(1).any(4 - dim)[0]
     half = len(spoiled) // 2
-    return -(-int((spoiled[:half] if after else spoiled[half:]).sum()) * count // half)
+    near = spoiled[:half].flip(0) if after else spoiled[half:]
+    return -(-int(near.int().cumprod(0).sum()) * count // half)
 
 # %% ../nbs/ground/12_strips.ipynb #6c811077
 @torch.no_grad()

@@ -159,7 +159,7 @@ def throughput(k): return {"rows": k["table"], "VARIANTS": dict.fromkeys(r["vari
 NAMES = {  # what the drawing cell of an item reads, from its kept numbers; beside kind, size, note and the parameters
     "stanh/rd_kodak": lambda k: of_curves(k, ours=0), "rnn/rd_kodak": lambda k: of_curves(k, ours=0) | {"sheet": curves(k["figure"])["RNN hyperprior, sheet"]}, "ours/all_systems": all_systems, "progressive/rd_kodak": progressive,
     "ours/latent_width": latent_width, "stanh/ms_ssim": ms_ssim, "progressive/masking": masking, "progressive/complexity": complexity,
-    "progressive/first_increment": first_increment, "rnn/bit_allocation": bit_allocation, "rnn/hyperprior": hyperprior, "stanh/backbones": backbones,
+    "progressive/first_increment": first_increment, "rnn/bit_allocation": bit_allocation, "rnn/hyperprior": hyperprior, "stanh/backbones": backbones, "stanh/hosts": backbones,
     "stanh/derivations": lambda k: {"curves": curves(k["figure"]), "labels": {"references": reference(k["figure"])}},
     "stanh/forms": lambda k: {"trained": dict.fromkeys(r["form"] for r in k["forms"]), "rows": k["forms"], "z_rows": k["interpolation_of_z"], "between": [float(r["between"]) for r in k["interpolation_of_z"]]},
     "stanh/interpolation": interpolation, "stanh/schedules_of_the_release": schedules, "ours/effort": lambda k: {"measured": k["measured"], "note": k["pieces"]}, "ours/throughput": throughput, "ours/weights": weights, "rnn/layers": layers,

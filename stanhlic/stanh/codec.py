@@ -159,6 +159,8 @@ class StanhCodec(Codec):
         c = self.model.anchors[0].config
         return PER_PIXEL * (c.quarter / 4 if hasattr(c, "quarter") else (getattr(c, "outer", None) or (c.width,))[0])
 
+    piece = property(lambda self: max(super().piece, getattr(self.model.anchors[0], "piece", 0)), doc="Pixels of a piece: more where an anchor reaches far.")
+
     def at(self, n: int) -> tuple:
         """`tables_at` a position, of which the last few are kept."""
         found = self._tables.get(n)  # a local name: another thread may drop the entry

@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from ..backbone import Zou22
+from ..backbone import Sliced
 from ..codec import MULTIPLE
 from ..errors import StanhlicError
 from ..lean import Lean
@@ -18,7 +18,7 @@ from .file import STEPS
 from .model import shifted
 
 
-def _walk_zou22(net: Zou22, z_hat, step, run, code):
+def _walk_sliced(net: Sliced, z_hat, step, run, code):
     mean_feature, scale_feature = run("hyper_synthesis", Part(lambda z: (net.h_mean_s(z), net.h_scale_s(z)), net.h_mean_s, net.h_scale_s), dict(z_hat=z_hat), ["mean_feature", "scale_feature"])
     done = {}
     for i, (cc_mean, cc_scale, lrp) in enumerate(zip(net.cc_mean_transforms, net.cc_scale_transforms, net.lrp_transforms)):
@@ -43,7 +43,7 @@ def walk(
     """Send a picture through every network, of each anchor in turn. Raises `StanhlicError` for networks that were plugged in."""
     model, several = codec.model, len(codec.model.anchors) > 1
     for number, net in enumerate(model.anchors):
-        walk_latents = {Lean: walk_lean, Zou22: _walk_zou22}.get(type(net))
+        walk_latents = walk_lean if isinstance(net, Lean) else _walk_sliced if isinstance(net, Sliced) else None
         if walk_latents is None: raise StanhlicError(f"{codec.name} has networks of another package plugged in; export those with that package")
         n = next(n for n in range(codec.last() + 1) if model.points[n // STEPS].anchor == number)
         _, qy, qz, *_ = codec.at(n)

@@ -223,7 +223,7 @@ def model_config(model: StanhModel) -> dict:
     return {"anchors": [asdict(a.config) for a in model.anchors], "forms": asdict(model.forms), "points": [p.record() for p in model.points]}
 
 def _build_anchor(c):
-    if "architecture" in c:  # a network of CompressAI, plugged in
+    if "architecture" in c:  # a network that was plugged in
         from stanhlic.stanh.plugin import build_host
         return build_host(c)
     c = {k: tuple(v) if isinstance(v, list) else v for k, v in c.items()}

@@ -151,11 +151,14 @@ def host(
 # %% ../../nbs/stanh/07_plugin.ipynb #27420093
 def build_host(
     config: HostConfig | dict,  # as a host carries it, or the same as a dictionary from a weight file
-) -> Host:                      # untrained
+) -> FixedRate:                 # untrained
     """An empty host of the given sizes; fill it with `load_state_dict`.
 
     Raises `StanhlicError` for an unknown architecture."""
-    config = config if isinstance(config, HostConfig) else HostConfig(**config)
-    if config.architecture not in (*PLAIN, *SERIAL): raise StanhlicError(f"unknown host {config.architecture!r}; there are {', '.join((*PLAIN, *SERIAL))}")
+    from stanhlic.stanh.transformer import TRANSFORMER, SymmetricalTransFormer, TransformerConfig
+    fields = config if isinstance(config, dict) else vars(config)
+    if fields.get("architecture") == TRANSFORMER: return SymmetricalTransFormer(TransformerConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}))
+    config = HostConfig(**fields)
+    if config.architecture not in (*PLAIN, *SERIAL): raise StanhlicError(f"unknown host {config.architecture!r}; there are {', '.join((*PLAIN, *SERIAL, TRANSFORMER))}")
     sizes = (config.width,) if config.architecture.startswith("Cheng") else (config.width, config.latent)
     return host(getattr(import_compressai().models, config.architecture)(*sizes))

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 import numpy as np
 import torch
-from ..backbone import ZOU22, ZOU22_COMPACT, Zou22, awake, initialize, rate, renew_entropy
+from ..backbone import ZOU22, ZOU22_COMPACT, Sliced, Zou22, awake, initialize, rate, renew_entropy
 from ..lean import LEAN, LEAN_SMOKE, Lean, principal_start
 from ..errors import StanhlicError
 from ..training import ImagePool, commits_of, distortion, elapsed, fit, history_of, is_main, load_checkpoint, load_profile, make_plan, provenance, trained_for, training_arrays, validation_crops
@@ -130,7 +130,7 @@ def hard_validation(
         model = model.model if isinstance(model, _Base) else model
         rows = [_facts(model(x, point=point), x, lmbda, metric)[1] for x in crops.to(next(model.parameters()).device).split(1)]
         net, means = model.anchors[model.points[point].anchor], {k: np.mean([float(r[k]) for r in rows]) for k in rows[0]}
-        return means | ({"awake": awake(net, crops[:1].to(next(model.parameters()).device))} if isinstance(net, Zou22) else {})
+        return means | ({"awake": awake(net, crops[:1].to(next(model.parameters()).device))} if isinstance(net, Sliced) else {})
     return validate
 
 # %% ../../nbs/stanh/06_training.ipynb #dcbc9617
@@ -200,7 +200,7 @@ def _forms(model, settings):
 def _renew(model, pool, what):
     "Restart entropy networks of the first anchor, and train nothing but the entropy model"
     net = model.anchors[0]
-    if not isinstance(net, Zou22): raise StanhlicError("renew restarts the entropy networks of a zou22 network, and this is not one; leave it out")
+    if not isinstance(net, Sliced): raise StanhlicError("renew restarts the entropy networks of a zou22 network or a transformer, and this is neither; leave it out")
     if what not in ("hyper", "all"): raise StanhlicError(f"renew={what}; choose hyper, for the hyperprior alone, or all")
     renew_entropy(net, pool.batch(96, step=0), slices=what == "all")
     net.g_a.requires_grad_(False); net.g_s.requires_grad_(False)
