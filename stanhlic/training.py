@@ -361,6 +361,7 @@ def save_checkpoint(
     except (StanhlicError, RuntimeError) as e:
         raise StanhlicError(f"{path}: checkpoint not written ({e.__cause__ or e}); the previous one is kept, free some space and resume") from None
 
+# %% ../nbs/ground/10_training.ipynb #edcb447d
 def load_checkpoint(
     path: Path,
 ) -> dict:
