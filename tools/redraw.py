@@ -122,11 +122,17 @@ def schedules(k):
     return {"courses": space["courses"], "of": of, "means": {n: float(of(n).mean()) for n in made["schedules"]}, "best": k["best"]}
 
 
-def weights(k):
-    """Beside PSNR, the MS-SSIM of the model that was trained for it: kept with stanh/ms_ssim, from the same weights and pictures."""
+def tuned_for_ms_ssim(k):
+    """Numbers of stanh/ms_ssim, None if they are of other weights than those here, and the model's name."""
     tuned = json.loads((ROOT / "figures/stanh/ms_ssim.json").read_text(encoding="utf-8"))
     name = tuned["made_by"]["parameters"]["model"]
-    if k["made_by"]["weights"][name] != tuned["made_by"]["weights"][name]: raise StanhlicError("ours/weights and stanh/ms_ssim were measured on different weights; measure both again")
+    return tuned if k["made_by"]["weights"].get(name) == tuned["made_by"]["weights"][name] else None, name
+
+
+def weights(k):
+    """Beside PSNR, the MS-SSIM of the model that was trained for it: kept with stanh/ms_ssim, from the same weights and pictures."""
+    tuned, name = tuned_for_ms_ssim(k)
+    if tuned is None: raise StanhlicError("ours/weights and stanh/ms_ssim were measured on different weights; measure both again")
     known, systems = dict(zip(tuned["table"]["bpp"], tuned["table"]["ms-ssim-rgb"])), ("stanh", "rnn", "progressive")
     days = {(r["model"], r["version"]): r["day"] for r in k["versions"]}
     def one(c):
@@ -184,8 +190,9 @@ def files(item): return sorted(ROOT / o for o in item["outputs"])  # .json, .png
 
 
 def kept():
-    """The items here whose numbers are kept."""
-    return [name for name in NAMES if files(find_item(name))[0].is_file()]
+    """The items here whose numbers are kept; ours/weights draws those of stanh/ms_ssim too, and is left out while they are of other weights."""
+    there = {name: files(find_item(name))[0] for name in NAMES}
+    return [name for name, file in there.items() if file.is_file() and (name != "ours/weights" or tuned_for_ms_ssim(json.loads(file.read_text(encoding="utf-8")))[0])]
 
 
 def main():
