@@ -34,8 +34,8 @@ class TransformerConfig:
 
     def __post_init__(self):
         check_sizes(self, width=2, latent=32, window=2, support=0)
-        if self.architecture != TRANSFORMER or len(self.depths) != 4 or self.window not in (2, 4) or self.latent % self.slices or self.latent % (8 * self.head):
-            raise StanhlicError(f"these sizes make no {TRANSFORMER}; depths are four, the window is 2 or 4, latent is a multiple of slices and of eight heads")
+        if self.architecture != TRANSFORMER or len(self.depths) != 4 or max(self.depths) > 64 or self.window not in (2, 4) or self.latent % self.slices or self.latent % (8 * self.head):
+            raise StanhlicError(f"these sizes make no {TRANSFORMER}; depths are four of at most 64, the window is 2 or 4, latent is a multiple of slices and of eight heads")
 
     @property
     def outer(self) -> tuple:
