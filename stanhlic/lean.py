@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEAN', 'LEAN_SMOKE', 'SLOPE', 'LeanConfig', 'Leaky', 'activation', 'Units', 'Bottleneck', 'Up', 'lean_analysis',
-           'lean_synthesis', 'checkerboard', 'merge', 'SliceNetwork', 'Lean', 'components', 'principal_start', 'asleep',
-           'lean_config_of', 'multiply_adds']
+           'lean_synthesis', 'checkerboard', 'merge', 'SliceNetwork', 'Lean', 'components', 'start_halvings',
+           'principal_start', 'asleep', 'lean_config_of', 'multiply_adds']
 
 # %% ../nbs/ground/07_lean.ipynb #bbc7741d
 import re
@@ -209,6 +209,20 @@ def components(
     flat = flat - flat.mean(1, keepdim=True)
     return torch.linalg.eigh(flat @ flat.t() / flat.shape[1])[1].flip(1).t()
 
+# %% ../nbs/ground/07_lean.ipynb #44af6c37
+def start_halvings(
+    down: list,       # convolutions that halve the resolution, in the order of the analysis; added to
+    up: list,         # those that double it, the one for each of them; added to
+    x: torch.Tensor,  # what the first of them sees, [N, C, H, W]
+) -> torch.Tensor:    # what comes behind the last
+    """Let convolutions that change resolution begin as principal components of what they see, and their partners as the transposes."""
+    for a, s in zip(down, up):
+        e = components(F.pixel_unshuffle(x, 2))[:a.out_channels]
+        a.weight[:len(e)] += e.view(len(e), x.shape[1], 2, 2); s.weight[:, :len(e), 0, 0] += e.t()
+        x = a(x)
+    return x
+
+# %% ../nbs/ground/07_lean.ipynb #2a20ea3d
 def _linear_start(net, crops, size):
     "Let the convolutions that change resolution begin as components and their transposes; y has `size` times the spread of the picture's blocks"
     down = [m for m in net.g_a if isinstance(m, nn.Conv2d)]
@@ -218,11 +232,7 @@ def _linear_start(net, crops, size):
     e, mean = components(x)[:len(down[0].weight)], x.mean((0, 2, 3))
     down[0].weight[:len(e), :, 1, 1] += e; up[0].weight[:, :len(e), 1, 1] += e.t()
     down[0].bias.copy_(-(down[0].weight.sum((2, 3)) @ mean)); up[0].bias.copy_(mean)
-    x = down[0](x)
-    for a, s in zip(down[1:], up[1:]):
-        e = components(F.pixel_unshuffle(x, 2))[:a.out_channels]
-        a.weight[:len(e)] += e.view(len(e), x.shape[1], 2, 2); s.weight[:, :len(e), 0, 0] += e.t()
-        x = a(x)
+    x = start_halvings(down[1:], up[1:], down[0](x))
     down[2].weight.mul_(size); up[2].weight.div_(size); down[2].bias.mul_(size).sub_(size * x.mean((0, 2, 3)))
 
 # %% ../nbs/ground/07_lean.ipynb #f20701b2

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from ..datasets import sample_photograph
 from ..errors import StanhlicError
+from ..images import to_tensor
 from ..priors import bits
 from .cuts import AnyCut, cut_loss, cut_validation
 from .lean import in_steps
@@ -182,8 +183,7 @@ def from_fixed(
 
 def _silence_base(model, share):
     "Leave out the channels of the base latent that vary least on the sample photograph"
-    photo = torch.from_numpy(sample_photograph()[:512, :512].copy()).permute(2, 0, 1)[None].float() / 255
-    spread, g_a = model.analyze(photo)[0].var((0, 2, 3)), model.g_a if model.config.encoders == 1 else model.g_a[0]
+    spread, g_a = model.analyze(to_tensor(sample_photograph()[:512, :512]))[0].var((0, 2, 3)), model.g_a if model.config.encoders == 1 else model.g_a[0]
     least = spread.argsort()[:int(share * len(spread))]
     for layer in (g_a[7], *(unit.conv[4] for unit in g_a[8].conv_a)): layer.weight[least] = 0; layer.bias[least] = 0
 

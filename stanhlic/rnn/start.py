@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from ..backbone import block_components
-from ..lean import SLOPE, Bottleneck, components
+from ..lean import SLOPE, Bottleneck, components, start_halvings
 from .cells import ConvLSTM
 from .lean import Memory
 from .model import RnnHyper
@@ -117,11 +117,7 @@ def _linear_start(model, x):
     x = F.pixel_unshuffle(x, 4)
     e = components(x)[:len(down[0].weight)]
     down[0].weight[:len(e), :, 0, 0] += e; up[0].weight[:, :len(e), 1, 1] += e.t()
-    x = down[0](x)
-    for a, s in zip(down[1:], up[1:]):
-        e = components(F.pixel_unshuffle(x, 2))[:a.out_channels]
-        a.weight[:len(e)] += e.view(len(e), x.shape[1], 2, 2); s.weight[:, :len(e), 0, 0] += e.t()
-        x = a(x)
+    start_halvings(down[1:], up[1:], down[0](x))
 
 # %% ../../nbs/rnn/04_start.ipynb #cde01d0f
 def _set_units(chain, x):

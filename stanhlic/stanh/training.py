@@ -23,7 +23,7 @@ from .file import Position
 from .model import RatePoint, StanhModel, build_model, model_config, rounding_point, shifted
 from .quantizer import STanH
 from .rate import gaussian_pmf
-from ..modelfile import check_name, load_weights, model_path, resolve_device, restore, save_weights, storage
+from ..modelfile import check_name, inspect_weights, load_weights, model_path, resolve_device, restore, save_weights, storage
 
 # %% ../../nbs/stanh/06_training.ipynb #e6245da3
 class Schedules:
@@ -261,6 +261,11 @@ def _of_trunk(settings, init) -> dict:
     if wrong: raise StanhlicError(f"a release has the {wrong[0]} of the run it branches off, {own[wrong[0]]}; leave the setting out")
     return settings | own
 
+def _error_of(header) -> str:
+    "What a model was last trained for, mse or ms-ssim"
+    stages = header["provenance"].get("stages", [])
+    return stages[-1].get("settings", {}).get("metric", "mse") if stages else "mse"
+
 def _joint_start(stage, settings, init, train) -> tuple:
     "Joint network that a stage begins with, the checkpoint that it branches off from, and the stages before it"
     size, metric, seed = settings.get("size", "lean"), settings.get("metric", "mse"), settings.get("seed", 0)
@@ -271,8 +276,7 @@ def _joint_start(stage, settings, init, train) -> tuple:
     if init:
         weights = load_weights(model_path(init))
         stages = weights.header["provenance"].get("stages", [])
-        was = stages[-1].get("settings", {}).get("metric", "mse") if stages else "mse"
-        return joint_of(restore(build_model, weights), settings.get("lmbdas"), was, metric), None, stages
+        return joint_of(restore(build_model, weights), settings.get("lmbdas"), _error_of(weights.header), metric), None, stages
     torch.manual_seed(seed)
     crops = ImagePool(train, 64 if settings["crop"] < 128 else 192, seed + 1).batch(24)
     return Joint(principal_start(Lean(_LEAN[size]), crops), lambdas, metric=metric), None, []
@@ -339,15 +343,17 @@ def fit_mixtures(
             point.mixture = fit_mixture(masses, symbol_counts(model, i, latents)).float().to(crops.device)
     return model
 
-def _mixed(init, plan, train, device, settings):
-    "A model with mixtures fitted to a batch of crops, the stages before it, and how long that took; its error is that of the model before"
+def _of_model(settings, init) -> dict:
+    "Settings of a mixture: its error is that of the model it is fitted to"
     if not init: raise StanhlicError("a mixture is fitted to a trained model; give --init MODEL.safetensors")
+    return settings | {"metric": _error_of(inspect_weights(model_path(init)))}
+
+def _mixed(init, plan, train, device):
+    "A model with mixtures fitted to a batch of crops, the stages before it, and how long that took"
     weights, begun = load_weights(model_path(init)), (time.time(), time.process_time())
-    stages = weights.header["provenance"].get("stages", [])
-    settings["metric"] = next((s["settings"]["metric"] for s in stages[::-1] if "metric" in s.get("settings", {})), "mse")
     crops = ImagePool(train, plan.crop, plan.seed, plan.drawn).batch(plan.batch, step=0).to(device)
     model = fit_mixtures(restore(build_model, weights).to(device).eval(), crops)
-    return model, stages, {"seconds": round(time.time() - begun[0], 1), "cpu_seconds": round(time.process_time() - begun[1], 1)}
+    return model, weights.header["provenance"].get("stages", []), {"seconds": round(time.time() - begun[0], 1), "cpu_seconds": round(time.process_time() - begun[1], 1)}
 
 # %% ../../nbs/stanh/06_training.ipynb #73380269
 _OPTIONS = {"name": "my-model", "freeze": True, "size": "compact", "metric": "mse", "schedule": "ramp", "beta": 10.0, "beta_end": 23.0, "factor": 15.0, "growth": 2.0, "slope": 0.01,
@@ -369,11 +375,12 @@ def run(
     check_name(settings.get("name", f"stanh-{stage}"))
     if stage == "derivation" and not init: raise StanhlicError("a derivation needs an anchor; give --init MODEL.safetensors")
     if stage == "release": settings = _of_trunk(settings, init)
+    if stage == "mixture": settings = _of_model(settings, init)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     facts = {"system": "stanh", "stage": stage, "profile": profile, "data": source, "device": device, "settings": settings, "init": Path(init).name if init else None}
     if stage == "mixture":
         out.mkdir(parents=True, exist_ok=True)
-        model, stages, clocks = _mixed(init, plan, train, device, settings)
+        model, stages, clocks = _mixed(init, plan, train, device)
         return _write(model, stages, out, settings, provenance(plan, **facts, **clocks))
     if stage in ("joint", "release"):
         folder = out / f"{stage}-all"
