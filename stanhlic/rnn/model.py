@@ -142,4 +142,4 @@ def build_model(
 ) -> RnnHyper:
     """Untrained model of a stored configuration."""
     known = RnnConfig.__dataclass_fields__
-    return RnnHyper(RnnConfig(**{k: v for k, v in config.items() if k in known}))
+    return RnnHyper(RnnConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known}))

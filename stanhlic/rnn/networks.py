@@ -31,8 +31,9 @@ class RnnConfig:
     init_scale: float = 10.0    # half-width the untrained priors spread over; 3 suits short budgets
     latent_gain: float = 1.0    # factor on the initial weights of the encoder's last convolution
     lean: bool = False          # the shape of `rnn.lean`, whose sizes follow; it has no use for width, hidden_kernel, forget_bias and latent_gain
-    quarter: int = 64           # channels at 1/4 of the resolution
-    eighth: int = 160           # at 1/8
+    quarter: int = 80           # channels at 1/4 of the resolution
+    eighth: int = 192           # at 1/8
+    blocks: tuple[int, ...] = (2, 5, 1)  # bottlenecks at 1/4, 1/8, 1/16
     memory: int = 64            # of the cells beside the path of encoder and decoder at 1/8, twice as many at 1/16
     feature: int = 128          # inside the hyper-decoder
 
@@ -43,13 +44,14 @@ class RnnConfig:
         if self.hidden_kernel not in (1, 3): raise StanhlicError(f"hidden_kernel {self.hidden_kernel}; choose 1 or 3")
         if self.rounding not in ("noise", "ste"): raise StanhlicError(f"unknown rounding {self.rounding!r}; choose noise or ste")
         if self.lean and not self.mean_scale: raise StanhlicError("the lean shape predicts means and scales; set mean_scale=true")
+        if len(self.blocks) != 3: raise StanhlicError("the lean shape has three numbers of blocks; change the sizes")
         if self.hyper % 4 or min(self.hyper, self.latent) < 4 or not 0 < self.width <= 4: raise StanhlicError("widths must be positive and hyper a multiple of 4; change the sizes")
         return self
 
 RNN = RnnConfig()
 RNN_COMPACT = RnnConfig(width=0.25, latent=64, hyper=64, hidden_kernel=1, rounding="ste", init_scale=3.0)
-RNN_LEAN = RnnConfig(latent=160, hyper=64, mean_scale=True, rounding="ste", init_scale=3.0, lean=True)
-RNN_SMALL = RnnConfig(latent=8, hyper=8, mean_scale=True, rounding="ste", init_scale=3.0, lean=True, quarter=16, eighth=12, memory=8, feature=16)
+RNN_LEAN = RnnConfig(latent=320, hyper=64, mean_scale=True, rounding="ste", init_scale=3.0, lean=True)
+RNN_SMALL = RnnConfig(latent=8, hyper=8, mean_scale=True, rounding="ste", init_scale=3.0, lean=True, quarter=16, eighth=12, blocks=(1, 2, 1), memory=8, feature=16)
 
 # %% ../../nbs/rnn/01_networks.ipynb #98678974
 def scaled(

@@ -17,8 +17,8 @@ from ..backbone import rate
 from ..errors import StanhlicError
 from .model import RnnHyper, build_model
 from .networks import RnnConfig
-from .start import principal_start
-from ..training import ImagePool, distortion, elapsed, fit, history_of, is_main, load_profile, make_plan, provenance, training_arrays, validation_crops
+from .start import principal_start, trained_start
+from ..training import ImagePool, commits_of, distortion, elapsed, fit, history_of, is_main, load_profile, make_plan, provenance, training_arrays, validation_crops
 from ..modelfile import check_name, load_weights, model_path, resolve_device, save_weights, storage
 
 # %% ../../nbs/rnn/06_training.ipynb #f995efe2
@@ -130,18 +130,26 @@ def hard_validation(crops: torch.Tensor, preset: Preset, rate_mode: str = "cumul
 # %% ../../nbs/rnn/06_training.ipynb #de38fbdf
 def make_model(
     settings: dict,      # of the stage: fields of `RnnConfig`; layers follow from the preset
-    init: str = None,    # name or weight file of a model to start from
+    init: str = None,    # name or weight file of a model to start from: a recurrent one, or for the lean shape a STanH model of one lean network
+    crops: torch.Tensor = None,  # of photographs, [N, 3, H, W], for a start that looks at some
 ) -> tuple[RnnHyper, list]:  # model, provenance of what it starts from
     """The model a run starts with. Raises `StanhlicError` if `init` is missing or its shape is not what the settings ask for."""
     shape = {k: v for k, v in settings.items() if k in RnnConfig.__dataclass_fields__} | {"layers": len(find_preset(settings).lambdas)}
     if settings.get("init_scale", 1.0) <= 0: raise StanhlicError(f"init_scale {settings['init_scale']:g}; give a positive number")
     torch.manual_seed(settings.get("seed", 0))
-    model = build_model(shape)
-    if not init: return model, []
+    model, lambdas = build_model(shape), find_preset(settings).lambdas
+    if not init: return principal_start(model, crops, lambdas) if settings.get("principal_start") else model, []
     weights = load_weights(model_path(init))
+    if weights.header["system"] == "stanh" and model.config.lean: return _from_one_layer(model, weights, crops, lambdas), weights.header["provenance"].get("stages", [])
     try: model.load_state_dict(weights.tensors)
     except RuntimeError as e: raise StanhlicError(f"{init}: its networks have other sizes or layers than this profile asks for; set width, latent, hyper, preset to match") from e
     return model, weights.header["provenance"].get("stages", [])
+
+def _from_one_layer(model, weights, crops, lambdas):
+    "Start from the network of a STanH model, with the step of its lowest rate"
+    net = {k.removeprefix("anchors.0."): v.float() for k, v in weights.tensors.items() if k.startswith("anchors.0.")}
+    step = float(F.softplus(weights.tensors["points.0.y.raw_jumps"].double()).mean())
+    return trained_start(model, net, step, weights.header["config"]["points"][0]["lambda"], crops, lambdas)
 
 # %% ../../nbs/rnn/06_training.ipynb #7e67cb78
 _OPTIONS = {k: v for k, v in asdict(RnnConfig()).items() if k != "layers"} | {"store": "fp16", "side": 0.2}  # what a profile need not name, with examples
@@ -161,15 +169,14 @@ def run(
     preset, plan, store = find_preset(settings), make_plan(settings), storage(settings.get("store", ""))
     check_name(settings["name"])
     schedule = Schedule(plan.steps, len(preset.lambdas), settings["curriculum"], settings["rate_warmup"], settings.get("side", 0.0))
-    model, history = make_model(settings, init)
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     pool = ImagePool(train, plan.crop, plan.seed)
-    if settings["principal_start"] and not init: principal_start(model, ImagePool(train, plan.crop, plan.seed + 1).batch(96), preset.lambdas)
+    model, history = make_model(settings, init, ImagePool(train, plan.crop, plan.seed + 1).batch(96))
     facts = {"system": "rnn", "stage": stage, "profile": profile, "data": source, "device": device, "preset": preset._asdict(), "settings": settings, "init": Path(init).name if init else None}
     crops = validation_crops(valid, plan, settings["validation"])
     fit(model, train_loss(preset, schedule, settings["rate_mode"]), pool, plan, out,
         hard_validation(crops, preset, settings["rate_mode"]), schedule, resume, device, facts | {"before": history})
     config = asdict(model.config) | {"metric": preset.metric, "lambdas": list(preset.lambdas)}
-    header = {"system": "rnn", "name": settings["name"], "config": config, "provenance": {"stages": [*history_of(out), provenance(plan, **facts, seconds=elapsed(out))]}}
+    header = {"system": "rnn", "name": settings["name"], "config": config, "provenance": {"stages": [*history_of(out), provenance(plan, **facts, **{clock: elapsed(out, clock=clock) for clock in ("seconds", "cpu_seconds")}, commits=commits_of(out))]}}
     if is_main(): save_weights(out / "model.safetensors", store(model.state_dict()), header)
     return out / "model.safetensors"
