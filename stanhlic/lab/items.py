@@ -19,6 +19,7 @@ def size_of(
 ) -> str:          # full or compact
     """Does a network have the published size?"""
     net = config.get("anchors", [config])[0]
+    if net.get("lean"): return "compact"  # a recurrent network in a shape of our own
     if net.get("architecture") == "SymmetricalTransFormer": return "full" if net["latent"] >= 384 else "compact"
     if str(net.get("architecture")).startswith("Cheng"): return "full" if net["width"] >= 128 else "compact"  # 128 and 192 channels are released
     return "full" if net.get("latent") == 320 or net.get("size") == "full" or net.get("width") == 1 or net.get("level", {}).get("latent") == 320 else "compact"

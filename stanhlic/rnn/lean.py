@@ -66,8 +66,8 @@ def lean_decoder(c: RnnConfig) -> Chain:
 # %% ../../nbs/rnn/02_lean.ipynb #f7a870e5
 def lean_hyper_encoder(c: RnnConfig) -> Chain:
     """Latent y in units [N, M, h, w] → side information z [N, N, h/4, w/4]."""
-    n, conv = c.hyper, lambda i, o, stride=1: nn.Conv2d(i, o, 3, stride, 1)
-    return Chain(conv(c.latent, n), activation(), conv(n, n, 2), Memory(n, n), activation(), conv(n, n, 2), Memory(n, n), nn.Conv2d(n, n, 1))
+    n, i, conv = c.hyper, c.inner, lambda a, b, stride=1: nn.Conv2d(a, b, 3, stride, 1)
+    return Chain(conv(c.latent, i), activation(), conv(i, i, 2), Memory(i, n), activation(), conv(i, n, 2), Memory(n, n))
 
 # %% ../../nbs/rnn/02_lean.ipynb #f728c649
 def knowledge(
@@ -82,16 +82,17 @@ class LeanHyperDecoder(nn.Module):
 
     def __init__(self, c: RnnConfig):
         super().__init__()
-        n, f = c.hyper, c.feature
-        self.inp, self.r1, self.up1, self.up2 = nn.Conv2d(n, n, 1), Memory(n, n), Up(n, n), nn.Conv2d(n, 4 * f, 3, padding=1)
-        self.past, self.mix1, self.r2 = nn.Conv2d(3 * c.latent, f, 1, bias=False), nn.Conv2d(f, f, 3, padding=1), ConvLSTM(f, f, 1, forget_bias=1.0)
-        self.mix2, self.out, self.act = nn.Conv2d(f, f, 3, padding=1), nn.Conv2d(f, 2 * c.latent, 1), activation()
+        n, i, f, conv = c.hyper, c.inner, c.feature, lambda a, b: nn.Conv2d(a, b, 3, padding=1)
+        self.r1, self.up1, self.up2, self.feature, self.gather = Memory(n, n), conv(n, 4 * i), conv(i, 4 * i), conv(i, f), nn.Conv2d(f, f, 1)
+        self.past, self.mix1, self.r2 = nn.Conv2d(3 * c.latent, f, 1, bias=False), conv(f, f), ConvLSTM(f, f, 1, forget_bias=1.0)
+        self.mix2, self.out, self.act = conv(f, f), nn.Conv2d(f, 2 * c.latent, 1), activation()
 
     def forward(self, z_hat, states=None):
         """One layer: parameters and new states of the cells, to which `knowledge` is added when y has been decoded."""
         s1, s2, past = states or (None, None, None)
-        x, s1 = self.r1(self.inp(z_hat), s1)
-        x = F.pixel_shuffle(self.up2(self.act(self.up1(self.act(x)))), 2)
+        x, s1 = self.r1(z_hat, s1)
+        for up in (self.up1, self.up2): x = self.act(F.pixel_shuffle(up(x), 2))
+        x = self.gather(self.feature(x))
         if past is not None: x = x + self.past(torch.cat([past[0], past[0].abs(), past[1]], 1))
         x = self.act(x)
         x = self.act(x + self.mix1(x))

@@ -35,7 +35,8 @@ class RnnConfig:
     eighth: int = 192           # at 1/8
     blocks: tuple[int, ...] = (2, 5, 1)  # bottlenecks at 1/4, 1/8, 1/16
     memory: int = 64            # of the cells beside the path of encoder and decoder at 1/8, twice as many at 1/16
-    feature: int = 128          # inside the hyper-decoder
+    feature: int = 128          # inside the hyper-decoder, at 1/16
+    inner: int = 88             # inside both hyper networks, at 1/32 and 1/16
 
     def check(self) -> "RnnConfig":
         """Return itself; raises `StanhlicError` if a field is out of bounds."""
@@ -51,7 +52,7 @@ class RnnConfig:
 RNN = RnnConfig()
 RNN_COMPACT = RnnConfig(width=0.25, latent=64, hyper=64, hidden_kernel=1, rounding="ste", init_scale=3.0)
 RNN_LEAN = RnnConfig(latent=320, hyper=64, mean_scale=True, rounding="ste", init_scale=3.0, lean=True)
-RNN_SMALL = RnnConfig(latent=8, hyper=8, mean_scale=True, rounding="ste", init_scale=3.0, lean=True, quarter=16, eighth=12, blocks=(1, 2, 1), memory=8, feature=16)
+RNN_SMALL = RnnConfig(latent=8, hyper=8, mean_scale=True, rounding="ste", init_scale=3.0, lean=True, quarter=16, eighth=12, blocks=(1, 2, 1), memory=8, feature=16, inner=8)
 
 # %% ../../nbs/rnn/01_networks.ipynb #98678974
 def scaled(

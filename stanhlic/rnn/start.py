@@ -65,11 +65,16 @@ def _start_decoder(dec, stages, gain, kept):
 # %% ../../nbs/rnn/04_start.ipynb #86d4d35f
 def _start_lean_hyper(model, y):
     "The same for the lean shape, which works in units and has its scales already; y in units"
-    z, hd, last = model.henc(y)[0], model.hdec, model.henc[-1]
+    z, hd, last = model.henc(y)[0], model.hdec, model.henc[-2]  # the last convolution; behind it there is a memory
     gain = _SPREAD / z.std((0, 2, 3)).clamp(min=1e-3)
     last.weight.mul_(gain[:, None, None, None]); last.bias.copy_(-gain * z.mean((0, 2, 3)))
-    for layer, factor in ((hd.inp, 0.5), (hd.past, 0.3), (hd.mix1, 0.5), (hd.mix2, 0.5), (hd.out, 0.1)): layer.weight.mul_(factor)
-    hd.out.weight[model.config.latent:].zero_()  # means: an element that rounds to zero must stay there
+    hd.up1.weight.div_(_SPREAD)
+    _quiet_heads(hd)
+
+def _quiet_heads(hd):
+    "What the hyper-decoder makes of its feature says little at first"
+    for layer, factor in ((hd.past, 0.3), (hd.mix1, 0.5), (hd.mix2, 0.5), (hd.out, 0.1)): layer.weight.mul_(factor)
+    hd.out.weight[len(hd.out.weight) // 2:].zero_()  # means: an element that rounds to zero must stay there
 
 _SPREAD = 1.5
 
@@ -147,6 +152,17 @@ def _finish_start(model, crops):
     "What follows once transforms and steps are there: spreads of all layers, then the hyper networks"
     _set_sizes(model, crops)
     if model.config.hyperprior: start_hyper(model, model.enc(crops - 0.5)[0])
+    else: _widen(model)
+
+def _widen(model):
+    "Without hyperprior: let the distribution of each channel begin about as wide as its latent"
+    for prior, size in zip(model.eb, model.size):
+        _stretch(prior, 2 * size.view(-1, 1, 1) / model.config.init_scale)
+
+def _stretch(prior, factor):
+    "Make distributions wider by a factor"
+    prior._matrix0.copy_(torch.log(torch.expm1(F.softplus(prior._matrix0) / factor)))
+    prior.quantiles.mul_(factor)
 
 @torch.no_grad()
 def lean_start(
@@ -167,41 +183,61 @@ def _convolutions(chain):
     parts = nn.Sequential(*(p for p in chain if not isinstance(p, Memory)))
     return parts, [m for m in parts.modules() if isinstance(m, nn.Conv2d)]
 
-def _load_part(chain, name, tensors):
-    "Put the weights of one transform into a chain; raises `StanhlicError` if they have other shapes"
-    parts = _convolutions(chain)[0]
+def _load_part(part, name, tensors):
+    "Put weights of a trained network into a part of this one; raises `StanhlicError` if they have other shapes"
     own = {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
-    wrong = [k for k, v in parts.state_dict().items() if k not in own or own[k].shape != v.shape]
-    if wrong or own.keys() - parts.state_dict().keys(): raise StanhlicError(f"the network to start from has other sizes, first at {name}{(wrong or sorted(own))[0]}; set latent, quarter, eighth, blocks to match")
-    parts.load_state_dict(own)
+    wrong = [k for k, v in part.state_dict().items() if k not in own or own[k].shape != v.shape]
+    if wrong or own.keys() - part.state_dict().keys(): raise StanhlicError(f"the network to start from has other sizes, first at {name}{(wrong or sorted(own))[0]}; set latent, hyper, quarter, eighth, blocks, inner, feature to match")
+    part.load_state_dict(own)
 
 # %% ../../nbs/rnn/04_start.ipynb #4853f358
 def _center_on_zero(model):
     "Fold the shift of pixels by one half, and of the latent by what a gray picture has, into biases"
     (parts, down), (_, up) = _convolutions(model.enc), _convolutions(model.dec)
-    gray = parts(torch.full((1, 3, 512, 512), 0.5))[:, :, 16:17, 16:17]  # far from any border
+    gray = parts(torch.full((1, 3, 512, 512), 0.5))[:, :, 16:17, 16:17]  # of its latent, far from any border
     first = next(p for p in model.dec if isinstance(p, Bottleneck))
     first[1].bias.add_(first[1](first[0](gray))[0, :, 0, 0] - first[1].bias); first[-1].bias.add_(gray.flatten())
     down[0].bias.add_(0.5 * down[0].weight.sum((1, 2, 3))); down[-1].bias.sub_(gray.flatten())
     up[-1].bias.sub_(0.5)
+    return gray
+
+# %% ../../nbs/rnn/04_start.ipynb #1d7e9bbc
+_SHARED = (("henc.0", "h_a.1."), ("henc.2", "h_a.3."), ("henc.5", "h_a.5."), ("hdec.up1", "h_s.0.0."), ("hdec.up2", "h_s.2.0."), ("hdec.feature", "h_s.4."),
+           ("hdec.gather", "slices.0.gather."), ("hdec.mix1", "slices.0.mix."))  # parts of the hyper networks that a trained network has too
+
+def _trained_hyper(model, tensors, step, gray, crops):
+    "Hyper networks of a trained network: latents come centered on zero and in units of this model, z goes in its steps"
+    _quiet_heads(model.hdec)
+    for own, name in _SHARED: _load_part(model.get_submodule(own), name, tensors)
+    first, last, unit = model.henc[0], model.henc[5], tensors["h_a.0.size"]
+    first.bias.add_(first.weight.sum((2, 3)) @ (gray / unit).flatten())
+    first.weight.mul_(model.step(0) * model.unit(0) / unit)
+    last.weight.div_(step); last.bias.div_(step); model.hdec.up1.weight.mul_(step)
+    for prior in model.eb:
+        _load_part(prior, "entropy_bottleneck.", tensors)
+        _stretch(prior, 1 / step)
+    z = _set_units(model.henc, model.enc(crops - 0.5)[0] / model.step(0) / model.unit(0), Memory)
+    _set_units([model.hdec.r1], z, Memory)
 
 # %% ../../nbs/rnn/04_start.ipynb #96d5d5f2
 @torch.no_grad()
 def trained_start(
     model: RnnHyper,      # lean; changed in place
-    tensors: dict,        # weights of a trained lean network; `g_a.…` and `g_s.…` are taken
-    step: float,          # Δ of its latent at λ
+    tensors: dict,        # weights of a trained lean network
+    steps: tuple,         # its Δ of y and of z, at λ
     lmbda: float,         # λ
     crops: torch.Tensor,  # [N, 3, H, W] in [0, 1], of photographs, sides multiples of 64
     lambdas: tuple,       # λ of each layer
 ) -> RnnHyper:
     """Let a lean model begin with the transforms of a network of one layer; raises `StanhlicError` if it has other sizes."""
     _fresh(model)
-    _load_part(model.enc, "g_a.", tensors); _load_part(model.dec, "g_s.", tensors)
-    _center_on_zero(model)
-    for own, l in zip(model.log_step, lambdas): own.fill_(math.log(step * (lmbda / l) ** 0.5))
+    for chain, name in ((model.enc, "g_a."), (model.dec, "g_s.")): _load_part(_convolutions(chain)[0], name, tensors)
+    gray = _center_on_zero(model)
+    for own, l in zip(model.log_step, lambdas): own.fill_(math.log(steps[0] * (lmbda / l) ** 0.5))
     _set_units(model.dec, _set_units(model.enc, crops - 0.5, Memory), Memory)
-    _finish_start(model, crops)
+    _set_sizes(model, crops)
+    if model.config.hyperprior: _trained_hyper(model, tensors, steps[1], gray, crops)
+    else: _widen(model)
     return model
 
 # %% ../../nbs/rnn/04_start.ipynb #23392953

@@ -146,10 +146,10 @@ def make_model(
     return model, weights.header["provenance"].get("stages", [])
 
 def _from_one_layer(model, weights, crops, lambdas):
-    "Start from the network of a STanH model, with the step of its lowest rate"
+    "Start from the network of a STanH model, with the steps of its lowest rate"
     net = {k.removeprefix("anchors.0."): v.float() for k, v in weights.tensors.items() if k.startswith("anchors.0.")}
-    step = float(F.softplus(weights.tensors["points.0.y.raw_jumps"].double()).mean())
-    return trained_start(model, net, step, weights.header["config"]["points"][0]["lambda"], crops, lambdas)
+    steps = [float(F.softplus(weights.tensors[f"points.0.{part}.raw_jumps"].double()).mean()) for part in "yz"]
+    return trained_start(model, net, steps, weights.header["config"]["points"][0]["lambda"], crops, lambdas)
 
 # %% ../../nbs/rnn/06_training.ipynb #7e67cb78
 _OPTIONS = {k: v for k, v in asdict(RnnConfig()).items() if k != "layers"} | {"store": "fp16", "side": 0.2}  # what a profile need not name, with examples
