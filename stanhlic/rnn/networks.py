@@ -34,7 +34,7 @@ class RnnConfig:
     quarter: int = 80           # channels at 1/4 of the resolution
     eighth: int = 192           # at 1/8
     blocks: tuple[int, ...] = (2, 5, 1)  # bottlenecks at 1/4, 1/8, 1/16
-    memory: int = 64            # of the cells beside the path of encoder and decoder at 1/8, twice as many at 1/16
+    memory: int = 48            # of the cells beside the path of encoder and decoder at 1/8, twice as many at 1/16
     feature: int = 128          # inside the hyper-decoder, at 1/16
     inner: int = 88             # inside both hyper networks, at 1/32 and 1/16
 

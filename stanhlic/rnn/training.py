@@ -138,7 +138,7 @@ def make_model(
     if settings.get("init_scale", 1.0) <= 0: raise StanhlicError(f"init_scale {settings['init_scale']:g}; give a positive number")
     torch.manual_seed(settings.get("seed", 0))
     model, lambdas = build_model(shape), find_preset(settings).lambdas
-    if not init: return principal_start(model, crops, lambdas) if settings.get("principal_start") else model, []
+    if not init: return principal_start(model, crops, lambdas) if settings.get("principal_start") and crops is not None else model, []
     weights = load_weights(model_path(init))
     if weights.header["system"] == "stanh" and model.config.lean: return _from_one_layer(model, weights, crops, lambdas), weights.header["provenance"].get("stages", [])
     try: model.load_state_dict(weights.tensors)
