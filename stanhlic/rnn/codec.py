@@ -272,7 +272,7 @@ PER_PIXEL = 3100  # bytes of memory for each pixel at full width
 def per_pixel(c: RnnConfig) -> float:
     """Bytes of memory that a pixel takes to encode."""
     if not c.lean: return PER_PIXEL * c.width
-    return 16 * (c.quarter / 16 + (c.eighth + 8 * c.memory) / 64 + (c.latent + 16 * c.memory) / 256)
+    return 16 * (c.quarter / 16 + (c.eighth + 8 * c.memory) / 64 + (7 * c.latent + 16 * c.memory) / 256)
 
 # %% ../../nbs/rnn/05_codec.ipynb #97ce386e
 class RnnCodec(Codec):
@@ -371,9 +371,11 @@ RnnCodec.relaxation = relaxation
 def _lean_config_of(state):
     "Configuration of a lean model"
     (layers, latent), hyperprior = state["log_step"].shape[:2], "hdec.out.weight" in state
-    found = {"lean": True, "mean_scale": True, "layers": layers, "latent": latent, "hyperprior": hyperprior,
-             "quarter": len(state["enc.1.weight"]), "eighth": len(state["dec.2.weight"]) // 4, "memory": state["dec.0.out.weight"].shape[1] // 2}
-    return found | ({"hyper": len(state["hdec.inp.weight"]), "feature": len(state["hdec.past.weight"])} if hyperprior else {})
+    first, second, third = sorted(int(k.split(".")[1]) for k in state if k.startswith("enc.") and k.count(".") == 2 and k.endswith(".weight"))
+    end = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("enc."))
+    found = {"lean": True, "mean_scale": True, "layers": layers, "latent": latent, "hyperprior": hyperprior, "blocks": (second - first - 1, third - second - 2, end - third - 2),
+             "quarter": len(state[f"enc.{first}.weight"]), "eighth": len(state[f"enc.{second}.weight"]), "memory": state[f"enc.{second + 1}.out.weight"].shape[1]}
+    return found | ({"hyper": len(state["hdec.r1.out.weight"]), "inner": len(state["henc.0.weight"]), "feature": len(state["hdec.past.weight"])} if hyperprior else {})
 
 def config_of(
     state: dict,  # name -> tensor
