@@ -30,7 +30,7 @@ def steps_of(
     file: str | Path,  # weights of a recurrent model
 ) -> int:
     """Optimizer steps of its stages as a recurrent codec."""
-    return sum(s["plan"]["steps"] for s in inspect_weights(file)["provenance"]["stages"] if s.get("system", "rnn") == "rnn")
+    return sum(s["plan"]["steps"] for s in inspect_weights(file)["provenance"].get("stages", []) if s.get("system", "rnn") == "rnn")
 
 def measure_layers(
     file: str | Path,  # weights of a recurrent model

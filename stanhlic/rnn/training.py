@@ -152,7 +152,7 @@ def _from_one_layer(model, weights, crops, lambdas):
     return trained_start(model, net, steps, weights.header["config"]["points"][0]["lambda"], crops, lambdas)
 
 # %% ../../nbs/rnn/06_training.ipynb #7e67cb78
-_OPTIONS = {k: v for k, v in asdict(RnnConfig()).items() if k != "layers"} | {"store": "fp16", "side": 0.2}  # what a profile need not name, with examples
+_OPTIONS = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(RnnConfig()).items() if k != "layers"} | {"store": "fp16", "side": 0.2}  # what a profile need not name, with examples
 
 def run(
     stage: str = "train",       # there is one stage
