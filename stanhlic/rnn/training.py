@@ -170,7 +170,7 @@ def run(
     check_name(settings["name"])
     schedule = Schedule(plan.steps, len(preset.lambdas), settings["curriculum"], settings["rate_warmup"], settings.get("side", 0.0))
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
-    pool = ImagePool(train, plan.crop, plan.seed)
+    pool = ImagePool(train, plan.crop, plan.seed, plan.drawn)
     model, history = make_model(settings, init, ImagePool(train, plan.crop, plan.seed + 1).batch(96))
     facts = {"system": "rnn", "stage": stage, "profile": profile, "data": source, "device": device, "preset": preset._asdict(), "settings": settings, "init": Path(init).name if init else None}
     crops = validation_crops(valid, plan, settings["validation"])
