@@ -940,6 +940,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'stanhlic/rnn/training.py'),
                                        'stanhlic.rnn.training.Schedule.state_dict': ( 'rnn/training.html#schedule.state_dict',
                                                                                       'stanhlic/rnn/training.py'),
+                                       'stanhlic.rnn.training._described': ('rnn/training.html#_described', 'stanhlic/rnn/training.py'),
                                        'stanhlic.rnn.training._from_one_layer': ( 'rnn/training.html#_from_one_layer',
                                                                                   'stanhlic/rnn/training.py'),
                                        'stanhlic.rnn.training.find_preset': ('rnn/training.html#find_preset', 'stanhlic/rnn/training.py'),

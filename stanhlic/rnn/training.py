@@ -18,7 +18,7 @@ from ..errors import StanhlicError
 from .model import RnnHyper, build_model
 from .networks import RnnConfig
 from .start import principal_start, trained_start
-from ..training import ImagePool, commits_of, distortion, elapsed, fit, history_of, is_main, load_profile, make_plan, provenance, training_arrays, validation_crops
+from ..training import ImagePool, commits_of, distortion, elapsed, fit, history_of, is_main, load_profile, make_plan, provenance, trained_for, training_arrays, validation_crops
 from ..modelfile import check_name, load_weights, model_path, resolve_device, save_weights, storage
 
 # %% ../../nbs/rnn/06_training.ipynb #f995efe2
@@ -152,6 +152,10 @@ def _from_one_layer(model, weights, crops, lambdas):
     return trained_start(model, net, steps, weights.header["config"]["points"][0]["lambda"], crops, lambdas)
 
 # %% ../../nbs/rnn/06_training.ipynb #7e67cb78
+def _described(preset, stages) -> str:
+    "One line about a model: its layers, and the processor time of all stages"
+    return f"{len(preset.lambdas)} layers from lambda {preset.lambdas[0]:g} to {preset.lambdas[-1]:g}, {'squared error' if preset.metric == 'mse' else 'MS-SSIM'}; {trained_for(stages)}"
+
 _OPTIONS = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(RnnConfig()).items() if k != "layers"} | {"store": "fp16", "side": 0.2}  # what a profile need not name, with examples
 
 def run(
@@ -177,6 +181,7 @@ def run(
     fit(model, train_loss(preset, schedule, settings["rate_mode"]), pool, plan, out,
         hard_validation(crops, preset, settings["rate_mode"]), schedule, resume, device, facts | {"before": history})
     config = asdict(model.config) | {"metric": preset.metric, "lambdas": list(preset.lambdas)}
-    header = {"system": "rnn", "name": settings["name"], "config": config, "provenance": {"stages": [*history_of(out), provenance(plan, **facts, **{clock: elapsed(out, clock=clock) for clock in ("seconds", "cpu_seconds")}, commits=commits_of(out))]}}
+    stages = [*history_of(out), provenance(plan, **facts, **{clock: elapsed(out, clock=clock) for clock in ("seconds", "cpu_seconds")}, commits=commits_of(out))]
+    header = {"system": "rnn", "name": settings["name"], "description": _described(preset, stages), "config": config, "provenance": {"stages": stages}}
     if is_main(): save_weights(out / "model.safetensors", store(model.state_dict()), header)
     return out / "model.safetensors"
