@@ -187,7 +187,8 @@ def test_other_weights_under_a_taken_name_are_listed_as_such(models, tmp_path, m
     shipped = [m for m in list_models() if m["name"] == "rnn-compact"][0]
     w = load_weights(shipped["path"])
     header = {k: v for k, v in w.header.items() if k not in ("format", "fingerprint")}
-    old = save_weights(tmp_path / "old.safetensors", w.tensors | {"dec.out.bias": w.tensors["dec.out.bias"] + 0.01}, header)
+    other = {"hdec.out.bias": w.tensors["hdec.out.bias"] + 0.01}
+    old = save_weights(tmp_path / "old.safetensors", w.tensors | other, header)
     save_weights(tmp_path / "copy.safetensors", w.tensors, header)  # the same weights again are one model
     monkeypatch.setenv("STANHLIC_MODELS", str(tmp_path))
     name = f"rnn-compact@{old.fingerprint.hex()[:8]}"
