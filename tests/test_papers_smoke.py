@@ -134,7 +134,7 @@ ALONE = ("stanh/rd_kodak", "stanh/derivations", "stanh/forms", "stanh/quantizer_
 REST = [e["id"] for e in list_items() if e["notebook"] and e["id"] not in (*SMALL, *ALONE)]
 
 
-TRAIN_THEIR_OWN = ("stanh/backbones", "stanh/hosts", "rnn/hyperprior")
+TRAIN_THEIR_OWN = ("stanh/backbones", "stanh/hosts", "rnn/eight_layers")
 
 
 @pytest.mark.parametrize("item", [pytest.param(i, marks=[group(i), *([pytest.mark.slow] if i in TRAIN_THEIR_OWN else [])]) for i in REST])

@@ -88,9 +88,17 @@ def bit_allocation(k):
     return {"tables": k["allocation"], "lambdas": k["lambdas"], "middles": middles, "candidates": {n: middles(PRESETS[n].lambdas) for n in ("rd-sheet", "readme")}, "codec": SimpleNamespace(layers=len(k["allocation"]["ours"]))}
 
 
-def hyperprior(k):
-    every, names = list(curves(k["figure"]).values()), list(k["table"])
-    return {"ours": dict(zip(names, every)), "sheet": dict(zip(names, every[2:])), "rows": k["table"]}
+def of_layers(k, labels):
+    """Curves of recurrent models, a list of them where seeds were trained; `labels`: name -> color, label."""
+    from stanhlic.lab.layered import layer_curve
+    one = lambda name, rows: layer_curve(rows, labels[name][0], k["kind"], labels[name][1])
+    many = {n: [one(n, r) for r in own] if isinstance(own[0], list) else one(n, own) for n, own in k["table"].items()}
+    return {"curves": many, "rows": k["table"], "labels": labels, "item": SimpleNamespace(kind=k["kind"], note=k["images"])}
+
+
+def separate_starts(k):
+    from stanhlic.lab.curves import published
+    return of_layers(k, {"with": ("rnn", "with hyperprior"), "without": ("rnn-no-hyper", "without")}) | {"sheet": {"with": published("rnn-hyper", label="with, sheet", color="rnn"), "without": published("rnn-no-hyper", label="without, sheet")}}
 
 
 def backbones(k):
@@ -165,7 +173,10 @@ def throughput(k): return {"rows": k["table"], "VARIANTS": dict.fromkeys(r["vari
 NAMES = {  # what the drawing cell of an item reads, from its kept numbers; beside kind, size, note and the parameters
     "stanh/rd_kodak": lambda k: of_curves(k, ours=0), "rnn/rd_kodak": lambda k: of_curves(k, ours=0) | {"sheet": curves(k["figure"])["RNN hyperprior, sheet"]}, "ours/all_systems": all_systems, "progressive/rd_kodak": progressive,
     "ours/latent_width": latent_width, "stanh/ms_ssim": ms_ssim, "progressive/masking": masking, "progressive/complexity": complexity,
-    "progressive/first_increment": first_increment, "rnn/bit_allocation": bit_allocation, "rnn/hyperprior": hyperprior, "stanh/backbones": backbones, "stanh/hosts": backbones,
+    "progressive/first_increment": first_increment, "rnn/bit_allocation": bit_allocation, "rnn/separate_starts": separate_starts,
+    "rnn/eight_layers": lambda k: of_layers(k, {"four": ("rnn", "four layers"), "eight": ("stanh", "eight layers")}),
+    "rnn/ms_ssim": lambda k: of_layers(k, {"ms-ssim": ("stanh-msssim", "trained for MS-SSIM"), "mse": ("rnn", "trained for squared error")}),
+    "stanh/backbones": backbones, "stanh/hosts": backbones,
     "stanh/derivations": lambda k: {"curves": curves(k["figure"]), "labels": {"references": reference(k["figure"])}},
     "stanh/forms": lambda k: {"trained": dict.fromkeys(r["form"] for r in k["forms"]), "rows": k["forms"], "z_rows": k["interpolation_of_z"], "between": [float(r["between"]) for r in k["interpolation_of_z"]]},
     "stanh/interpolation": interpolation, "stanh/schedules_of_the_release": schedules, "ours/effort": lambda k: {"measured": k["measured"], "note": k["pieces"]}, "ours/throughput": throughput, "ours/weights": weights, "rnn/layers": layers,
