@@ -37,7 +37,8 @@ how, *names = sys.argv[1:]
 
 def work(codec, name, data):
     codec, alone = codec or mine[name], stanhlic.load(name, "cpu")
-    return codec.encode(image) == alone.encode(image) and bool((codec.decode(data) == alone.decode(data)).all())  # other threads may round otherwise
+    same = alone.encode(image) if name == "rnn-compact" else data  # its residuals differ in the last bit with other threads
+    return codec.encode(image) == same and bool((codec.decode(data) == alone.decode(data)).all())
 
 if __name__ == "__main__":
     torch.set_num_threads(2)

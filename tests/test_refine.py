@@ -149,6 +149,7 @@ def test_a_layered_relaxation_without_choice_is_what_is_coded(picture, monkeypat
     from stanhlic.images import to_array, unpad
     from stanhlic.rnn import codec as module
     model, coded, write = make().model, [], module.write_block
+    torch.manual_seed(0)  # with these weights no scale is so near a border of two tables that single and double precision disagree
     with torch.no_grad():
         for name, p in model.named_parameters(): p.add_((0.3 if "quantiles" in name else 0.05) * torch.randn_like(p))
     codec = module.RnnCodec(model, header={"config": RNN})
@@ -160,7 +161,7 @@ def test_a_layered_relaxation_without_choice_is_what_is_coded(picture, monkeypat
         for v, rows, tables in coded[k * codec.first:(k + 1) * codec.first]:
             if tables is codec.tables(k): bits += refine.factorized_cost(codec.prior(k), v.double()).sum().item()
             else: bits += refine.gaussian_cost(v.double(), refine.scale_middles()[rows.astype(int)].double()).sum().item()
-        assert count.item() == pytest.approx(bits, rel=5e-5)  # an index may fall on the other side of an edge
+        assert count.item() == pytest.approx(bits, rel=1e-5)
         off = np.abs(to_array(unpad(x_hat, a.height, a.width)).astype(int) - a.picture(k + 1))
         assert off.max() <= 1 and off.mean() < 1e-3
 
