@@ -29,7 +29,7 @@ class Trainings:
     profile: str       # of the training stages
     base: list         # settings of the first training on top of the profile
     tune: list         # of the networks for each rate and of the anchor's, which all start from the first
-    quantizers: list   # settings of anchor and derivations
+    quantizers: list   # settings of levels and thresholds: the anchor's, the derivations' and those of the networks for each rate
     data: str          # folder of photographs; empty: the data set "train"
     device: str
 
@@ -42,8 +42,8 @@ class Trainings:
 
     @property
     def anchor_steps(self) -> int:
-        """Of the anchor's own network, from the first, before its quantizers are learned: what a network for a rate has beyond the quantizers' steps."""
-        return max(0, self._steps("base", self.tune) - self._steps("anchor", self.quantizers) - self._steps("derivation", self.quantizers))
+        """Of the anchor's own network, from the first: what a network for a rate has beyond the steps of a derivation. Both learn levels of their own after that."""
+        return max(0, self._steps("base", self.tune) - self._steps("derivation", self.quantizers))
 
     def _save(self, path, model, stages=()):
         save_weights(path, model.state_dict(), {"system": "stanh", "name": path.stem, "config": model_config(model), "provenance": {"stages": list(stages)}})
@@ -74,11 +74,12 @@ class Trainings:
         self,
         config: dict,  # of the network, as `build_host` takes it
     ) -> tuple:        # {"learned", "fixed", "manual": files of their rate points}, files of the networks for each rate
-        """All trainings of a network: a first one, one for each rate, and the anchor with its derivations."""
+        """All trainings of a network: a first one, one for each rate with levels of its own, and the anchor with its derivations."""
         name = config["architecture"]
         place = self.folder / name
         first = self.stage(f"{name}/base-{self.lmbda:g}", "base", self.untrained(config), self.lmbda, self.base)
-        single = [self.stage(f"{name}/network-{rate:g}", "base", first, rate, self.tune) for rate in self.rates]
+        networks = [self.stage(f"{name}/network-{rate:g}", "base", first, rate, self.tune) for rate in self.rates]
+        single = [self.stage(f"{name}/levels-{rate:g}", "anchor", n, rate, self.quantizers) for rate, n in zip(self.rates, networks)]
         root = self.stage(f"{name}/root-{self.lmbda:g}", "base", first, self.lmbda, [*self.tune, f"steps={self.anchor_steps}"]) if self.anchor_steps else first
         anchor = self.stage(f"{name}/anchor-{self.lmbda:g}", "anchor", root, self.lmbda, self.quantizers)
         learned = self.stage(f"{name}/derivations", "derivation", anchor, self.lambdas, self.quantizers)
@@ -146,7 +147,6 @@ def fairness(
     ratio: float,  # of `steps_ratio`
 ) -> dict:
     """What the numbers of an item say about its references; the registry's conditions read them."""
-    names = list(dict.fromkeys(r["network"] for r in rows))
-    return {"losses": rows, "references_lead_percent": {n: {f"{r['λ']:g}": r["lead (%)"] for r in rows if r["network"] == n} for n in names},
-            "references_worst_lead_percent": min(r["lead (%)"] for r in rows), "references_steps_ratio": ratio,
+    leads = {n: {f"{r['λ']:g}": r["lead (%)"] for r in rows if r["network"] == n} for n in dict.fromkeys(r["network"] for r in rows)}
+    return {"losses": rows, "references_lead_percent": leads, "references_worst_lead_percent": {n: min(own.values()) for n, own in leads.items()}, "references_steps_ratio": ratio,
             "lead_at_first_lambda_percent": {r["network"]: r["lead (%)"] for r in rows if r["λ"] == lmbda}}
