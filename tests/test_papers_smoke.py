@@ -95,7 +95,7 @@ SMALL = {  # item -> (parameters beside `out`, kind of its numbers)
     "stanh/storage": (dict(model="tiny"), "drawn"),
     "stanh/training_cost": (dict(model="tiny"), "smoke"),
     "stanh/variable_rate": (dict(ours="nowhere.json"), "drawn"),
-    "progressive/a_file_a_rate": (dict(ours=str(FIGURES / "progressive" / "rd_kodak.json"), networks=str(FIGURES / "stanh" / "derivations.json")), "compact"),
+    "progressive/a_file_a_rate": (dict(networks=str(FIGURES / "stanh" / "derivations.json"), cuts=2, device="cpu"), "smoke"),
     "ours/all_systems": (dict(models=["tiny"], qualities=[0, 100], device="cpu"), "smoke"),
     "ours/effort": (dict(models=["tiny"], piece=64), "smoke"),
     "ours/entropy_coders": (dict(count=256, repeats=1), "smoke"),
