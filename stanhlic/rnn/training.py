@@ -7,6 +7,7 @@ __all__ = ['PRESETS', 'Preset', 'find_preset', 'layered_loss', 'Schedule', 'laye
            'make_model', 'run']
 
 # %% ../../nbs/rnn/06_training.ipynb #4446f843
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -131,16 +132,17 @@ def hard_validation(crops: torch.Tensor, preset: Preset, rate_mode: str = "cumul
 def make_model(
     settings: dict,      # of the stage: fields of `RnnConfig`; layers follow from the preset
     init: str = None,    # name or weight file of a model to start from: a recurrent one, or for the lean shape a STanH model of one lean network
-    crops: torch.Tensor = None,  # of photographs, [N, 3, H, W], for a start that looks at some
+    crops: Callable = None,  # gives some of photographs, [N, 3, H, W], to a start that looks at them
 ) -> tuple[RnnHyper, list]:  # model, provenance of what it starts from
     """The model a run starts with. Raises `StanhlicError` if `init` is missing or its shape is not what the settings ask for."""
-    shape = {k: v for k, v in settings.items() if k in RnnConfig.__dataclass_fields__} | {"layers": len(find_preset(settings).lambdas)}
+    lambdas = find_preset(settings).lambdas
+    shape = {k: v for k, v in settings.items() if k in RnnConfig.__dataclass_fields__} | {"layers": len(lambdas)}
     if settings.get("init_scale", 1.0) <= 0: raise StanhlicError(f"init_scale {settings['init_scale']:g}; give a positive number")
     torch.manual_seed(settings.get("seed", 0))
-    model, lambdas = build_model(shape), find_preset(settings).lambdas
-    if not init: return principal_start(model, crops, lambdas) if settings.get("principal_start") and crops is not None else model, []
+    model = build_model(shape)
+    if not init: return principal_start(model, crops(), lambdas) if settings.get("principal_start") and crops is not None else model, []
     weights = load_weights(model_path(init))
-    if weights.header["system"] == "stanh" and model.config.lean: return _from_one_layer(model, weights, crops, lambdas), weights.header["provenance"].get("stages", [])
+    if weights.header["system"] == "stanh" and model.config.lean: return _from_one_layer(model, weights, crops(), lambdas), weights.header["provenance"].get("stages", [])
     try: model.load_state_dict(weights.tensors)
     except RuntimeError as e: raise StanhlicError(f"{init}: its networks have other sizes or layers than this profile asks for; set width, latent, hyper, preset to match") from e
     return model, weights.header["provenance"].get("stages", [])
@@ -175,7 +177,7 @@ def run(
     schedule = Schedule(plan.steps, len(preset.lambdas), settings["curriculum"], settings["rate_warmup"], settings.get("side", 0.0))
     train, valid, source = training_arrays(data, smoke=profile == "smoke")
     pool = ImagePool(train, plan.crop, plan.seed, plan.drawn)
-    model, history = make_model(settings, init, ImagePool(train, plan.crop, plan.seed + 1).batch(96))
+    model, history = make_model(settings, init, lambda: ImagePool(train, plan.crop, plan.seed + 1).batch(96))
     facts = {"system": "rnn", "stage": stage, "profile": profile, "data": source, "device": device, "preset": preset._asdict(), "settings": settings, "init": Path(init).name if init else None}
     crops = validation_crops(valid, plan, settings["validation"])
     fit(model, train_loss(preset, schedule, settings["rate_mode"]), pool, plan, out,
