@@ -172,10 +172,9 @@ def throughput(k): return {"rows": k["table"], "VARIANTS": dict.fromkeys(r["vari
 
 NAMES = {  # what the drawing cell of an item reads, from its kept numbers; beside kind, size, note and the parameters
     "stanh/rd_kodak": lambda k: of_curves(k, ours=0), "rnn/rd_kodak": lambda k: of_curves(k, ours=0) | {"sheet": curves(k["figure"])["RNN hyperprior, sheet"]}, "ours/all_systems": all_systems, "progressive/rd_kodak": progressive,
-    "ours/latent_width": latent_width, "stanh/ms_ssim": ms_ssim, "progressive/masking": masking, "progressive/complexity": complexity,
+    "ours/latent_width": latent_width, "stanh/ms_ssim": ms_ssim, "rnn/ms_ssim": ms_ssim, "progressive/masking": masking, "progressive/complexity": complexity,
     "progressive/first_increment": first_increment, "rnn/bit_allocation": bit_allocation, "rnn/separate_starts": separate_starts,
     "rnn/eight_layers": lambda k: of_layers(k, {"four": ("rnn", "four layers"), "eight": ("stanh", "eight layers")}),
-    "rnn/ms_ssim": lambda k: of_layers(k, {"ms-ssim": ("stanh-msssim", "trained for MS-SSIM"), "mse": ("rnn", "trained for squared error")}),
     "stanh/backbones": backbones, "stanh/hosts": backbones,
     "stanh/derivations": lambda k: {"curves": curves(k["figure"]), "labels": {"references": reference(k["figure"])}},
     "stanh/forms": lambda k: {"trained": dict.fromkeys(r["form"] for r in k["forms"]), "rows": k["forms"], "z_rows": k["interpolation_of_z"], "between": [float(r["between"]) for r in k["interpolation_of_z"]]},
