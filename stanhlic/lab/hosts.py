@@ -148,5 +148,5 @@ def fairness(
 ) -> dict:
     """What the numbers of an item say about its references; the registry's conditions read them."""
     leads = {n: {f"{r['λ']:g}": r["lead (%)"] for r in rows if r["network"] == n} for n in dict.fromkeys(r["network"] for r in rows)}
-    return {"losses": rows, "references_lead_percent": leads, "references_worst_lead_percent": {n: min(own.values()) for n, own in leads.items()}, "references_steps_ratio": ratio,
+    return {"losses": rows, "references_lead_percent": leads, "references_worst_lead_percent": min(r["lead (%)"] for r in rows), "references_steps_ratio": ratio,
             "lead_at_first_lambda_percent": {r["network"]: r["lead (%)"] for r in rows if r["λ"] == lmbda}}
