@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stanhlic.lab import stages
+from stanhlic.datasets import has_dataset
+from stanhlic.lab import items as items_module, stages
 from stanhlic.lab.curves import Curve, excess
 from stanhlic.lab.items import Run
 from stanhlic.lab.plots import plot_excess
@@ -38,8 +39,11 @@ def test_excess_is_drawn_for_each_pair():
     plt.close("all")
 
 
-def test_a_stage_is_trained_once(tmp_path, monkeypatch):
-    """Another stage, start or setting is another training; another item is not."""
+@pytest.mark.parametrize("there", [True, False], ids=["photographs", "none"])
+def test_a_stage_is_trained_once(tmp_path, monkeypatch, there):
+    """Another stage, start or setting is another training; another item is not. Without the photographs a smoke run takes the sample photograph."""
+    if not there: monkeypatch.setattr(items_module, "has_dataset", lambda name: False)
+    elif not has_dataset("train"): pytest.skip("needs the data set train")
     asked = []
 
     def run(stage, profile, data, folder, start, resume, device, settings):

