@@ -89,10 +89,9 @@ def bit_allocation(k):
 
 
 def of_layers(k, labels):
-    """Curves of recurrent models, a list of them where seeds were trained; `labels`: name -> color, label."""
+    """Curves of recurrent models, one for each seed; `labels`: name -> color, label."""
     from stanhlic.lab.layered import layer_curve
-    one = lambda name, rows: layer_curve(rows, labels[name][0], k["kind"], labels[name][1])
-    many = {n: [one(n, r) for r in own] if isinstance(own[0], list) else one(n, own) for n, own in k["table"].items()}
+    many = {n: [layer_curve(rows, labels[n][0], k["kind"], labels[n][1]) for rows in own] for n, own in k["table"].items()}
     return {"curves": many, "rows": k["table"], "labels": labels, "item": SimpleNamespace(kind=k["kind"], note=k["images"])}
 
 

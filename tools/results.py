@@ -91,13 +91,16 @@ def sentence(count):
     return f"**{words or 'nothing is judged'}**{after}.{sums}"
 
 
+BESIDE = ("ours/latent_width", "stanh/ms_ssim", "rnn/ms_ssim")  # items that measure a model which ours/all_systems does not
+
+
 def measured_models():
     """name -> results in CompressAI's schema, of the shipped models on Kodak."""
     found, named = {}, lambda e: kept_numbers(e, ROOT)
     items = {e["id"]: e for e in list_items()}
     whole = named(items["ours/all_systems"])
     for system, results in whole.get("results", {}).items(): found[whole["models"][system]] = results
-    for item in ("ours/latent_width", "stanh/ms_ssim", "rnn/ms_ssim"):
+    for item in BESIDE:
         if item in items and (d := named(items[item])): found[d["made_by"]["parameters"]["model"]] = d["table"]
     return found
 
@@ -122,7 +125,7 @@ def rates():
     items, value = {e["id"]: e for e in list_items()}, {}
     whole = kept_numbers(items["ours/all_systems"], ROOT)
     for r in whole.get("bd_rate", []): value[whole["models"][r["system"]], r["against"], r["metric"]] = r["ours"]
-    for item in ("ours/latent_width", "stanh/ms_ssim", "rnn/ms_ssim"):
+    for item in BESIDE:
         d = kept_numbers(items[item], ROOT) if item in items else {}
         value |= {(d["made_by"]["parameters"]["model"], c["against"], m): c.get(m) for c in d.get("against", []) for m in ("psnr", "ms-ssim")}
     rivals = list(dict.fromkeys(r["against"] for r in whole.get("bd_rate", [])))
